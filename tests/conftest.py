@@ -1,0 +1,65 @@
+"""What every test shares: the shape checker, the caches, a random stream and the command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+from jaxtyping import install_import_hook
+
+if TYPE_CHECKING:
+    from flax import nnx
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".cache"
+
+# Read by JAX and by TensorFlow Datasets when they are first imported, here and in subprocesses.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("TFDS_DATA_DIR", str(CACHE / "tfds"))
+os.environ.setdefault("MPLBACKEND", "agg")
+
+# Every annotated shape and type of these packages is checked at every call.
+install_import_hook(["zoo", "kernels", "train", "serve", "benchmarks"], "beartype.beartype")
+
+
+class CliResult(NamedTuple):
+    """How a command ended and what it wrote."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def rngs() -> nnx.Rngs:
+    """Random streams that start from the same seed in every test."""
+    from flax import nnx  # late: the tests of lazy imports must not find it loaded
+
+    return nnx.Rngs(0)
+
+
+@pytest.fixture
+def run_cli(tmp_path: Path) -> Callable[..., CliResult]:
+    """A function that runs `python -m train ARGUMENTS` in `tmp_path`, in a process of its own."""
+
+    def run(*arguments: str | Path, timeout: float = 300, **environment: str) -> CliResult:
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        done = subprocess.run(
+            [sys.executable, "-m", "train", *map(str, arguments)],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": path} | environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        return CliResult(done.returncode, done.stdout, done.stderr)
+
+    return run
