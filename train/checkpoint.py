@@ -1,0 +1,191 @@
+"""Checkpoints: Orbax writes them in the background, keeps the newest and the best, and renames each
+into place only when it is whole. This file adds the proof that what is read is what was written: the
+SHA-256 of every array stands in the checkpoint, so a flipped bit is found and not trained on.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from train.config import CheckpointConfig
+from train.errors import UserError
+
+DAMAGED = "damaged"  # the folder, beside the checkpoints, where unreadable ones are set aside
+
+
+def digest(paths: Sequence[str], leaves: Sequence[Any]) -> str:
+    """SHA-256 over path, type, shape and bytes of every array, in path order."""
+    total = hashlib.sha256()
+    for path, leaf in sorted(zip(paths, leaves, strict=True), key=lambda pair: pair[0]):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        array = np.ascontiguousarray(leaf)
+        total.update(f"{path}:{array.dtype}:{array.shape}:".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A checkpoint read back and verified."""
+
+    step: int
+    leaves: list[jax.Array]
+    progress: dict[str, Any]  # what the loop stored beside the arrays
+
+
+class Checkpoints:
+    """The checkpoints of one run folder."""
+
+    def __init__(self, folder: Path, config: CheckpointConfig, metric: str, direction: str):
+        self.folder = folder.absolute()
+        keep = [policies.LatestN(config.keep)]
+        if metric:
+            best = policies.BestN(
+                get_metric_fn=lambda metrics: metrics[metric],
+                reverse=direction == "min",
+                n=1,
+                keep_checkpoints_without_metrics=False,
+            )
+            keep.append(best)
+        self.manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(keep),
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def save(
+        self,
+        step: int,
+        paths: Sequence[str],
+        leaves: Sequence[jax.Array],
+        progress: dict[str, Any],
+        metrics: dict[str, float] | None = None,
+    ) -> None:
+        """Starts to save; returns once the arrays are copied, before they are on disk.
+
+        Raises:
+          UserError: this or the save before it found the disk full.
+        """
+        arrays = {path: _as_array(leaf) for path, leaf in zip(paths, leaves, strict=True)}
+        progress = {**progress, "digest": digest(paths, leaves)}
+        with _disk_errors(self.folder):
+            self.manager.save(
+                step,
+                args=ocp.args.Composite(
+                    arrays=ocp.args.PyTreeSave({_escape(k): v for k, v in arrays.items()}),
+                    progress=ocp.args.JsonSave(progress),
+                ),
+                metrics=metrics,
+                force=True,
+            )
+
+    def wait(self) -> None:
+        """Blocks until the newest checkpoint is on disk; raises like :meth:`save`."""
+        with _disk_errors(self.folder):
+            self.manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits for the newest checkpoint and frees the background threads."""
+        with _disk_errors(self.folder):
+            self.manager.close()
+
+    def restore(self, paths: Sequence[str], like: Sequence[jax.Array], warn) -> Restored | None:
+        """The newest checkpoint that reads back as it was written, or None when there is none.
+
+        A damaged one is named through ``warn``, moved to ``damaged/`` and the one before it is tried.
+        """
+        for step in sorted(self.manager.all_steps(), reverse=True):
+            try:
+                return self._read(step, paths, like)
+            except Exception as error:  # Orbax, TensorStore and JSON each raise their own kinds
+                aside = self._set_aside(step)
+                warn(f"checkpoint {step} is damaged ({_first_line(error)}); moved to {aside}")
+        return None
+
+    def _read(self, step: int, paths: Sequence[str], like: Sequence[jax.Array]) -> Restored:
+        template = {_escape(path): _as_array(leaf) for path, leaf in zip(paths, like, strict=True)}
+        read = self.manager.restore(
+            step,
+            args=ocp.args.Composite(
+                arrays=ocp.args.PyTreeRestore(
+                    template, restore_args=ocp.checkpoint_utils.construct_restore_args(template)
+                ),
+                progress=ocp.args.JsonRestore(),
+            ),
+        )
+        leaves = [_like(read.arrays[_escape(path)], leaf) for path, leaf in zip(paths, like, strict=True)]
+        progress = dict(read.progress)
+        if (found := digest(paths, leaves)) != progress.pop("digest"):
+            raise ValueError(f"its arrays hash to {found[:12]}..., not to what was written")
+        return Restored(step, leaves, progress)
+
+    def _set_aside(self, step: int) -> Path:
+        aside = self.folder.parent / DAMAGED / str(step)
+        number = 1
+        while aside.exists():
+            number += 1
+            aside = aside.with_name(f"{step}-{number}")
+        aside.parent.mkdir(exist_ok=True)
+        shutil.move(self.folder / str(step), aside)
+        self.manager.reload()
+        return aside
+
+
+def _escape(path: str) -> str:
+    return path.replace("/", ".")
+
+
+def _as_array(leaf: jax.Array) -> jax.Array:
+    """Typed random keys are stored as the integers they are made of."""
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.key_data(leaf)
+    return leaf
+
+
+def _like(array: jax.Array, leaf: jax.Array) -> jax.Array:
+    if array.shape != _as_array(leaf).shape or array.dtype != _as_array(leaf).dtype:
+        raise ValueError(f"it holds {array.dtype}{array.shape} where {leaf.dtype}{leaf.shape} is due")
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf))
+    return array
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+
+
+class _disk_errors:  # noqa: N801 (a context manager reads as a verb)
+    """Turns a full disk, however deep in a library it was met, into one line for the user."""
+
+    MARKS = (os.strerror(errno.ENOSPC), os.strerror(errno.EFBIG), os.strerror(errno.EDQUOT))
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        chain, seen = error, []
+        while chain is not None:
+            seen.append(str(chain))
+            chain = chain.__cause__ or chain.__context__
+        if any(mark in text for text in seen for mark in self.MARKS):
+            raise UserError(
+                f"the disk of {self.folder} is full: the newest checkpoint could not be written; "
+                "earlier checkpoints are whole: free some space and run the same command again"
+            ) from error
+        return False

@@ -1,0 +1,284 @@
+"""``python -m train``: list the recipes, run one, evaluate, sample and export what it learnt."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from train.errors import UserError
+from train.options import nearest, parse
+from train.recipes import RECIPES
+
+PROG = "python -m train"
+Json = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+RunDirectory = Annotated[Path, tyro.conf.Positional]
+
+
+@dataclass(frozen=True, kw_only=True)
+class List:
+    """Lists every recipe: what it trains, on what, and what it is expected to reach."""
+
+    json: Json = False
+    """Print one JSON array on standard output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval:
+    """Evaluates the newest checkpoint of a run folder on its held-out split."""
+
+    dir: RunDirectory
+    """A folder that `run` wrote."""
+    json: Json = False
+    """Print one JSON object on standard output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Shows a trained model at work on held-out examples; images are drawn to a PNG."""
+
+    dir: RunDirectory
+    """A folder that `run` wrote."""
+    num: int = 16
+    """How many samples."""
+    out: Path | None = None
+    """Where to draw them (.png, .svg or .pdf)."""
+    json: Json = False
+    """Print one JSON object on standard output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Exports the newest checkpoint: weights alone, or a program that runs without this package.
+
+    safetensors: every parameter and statistic by name. stablehlo: the whole prediction, raw inputs
+    to probabilities, for cpu, cuda and tpu and any batch size; `jax.export.deserialize` loads it.
+    """
+
+    dir: RunDirectory
+    """A folder that `run` wrote."""
+    format: Literal["stablehlo", "safetensors"]
+    """What to write."""
+    out: Path
+    """The file to write."""
+    json: Json = False
+    """Print one JSON object on standard output."""
+
+
+def run_options(name: str) -> tuple[type, Any]:
+    """The options of ``run NAME``: a dataclass with every field of the recipe, and its defaults."""
+    from train.config import Recipe
+
+    @dataclass(frozen=True, kw_only=True)
+    class Run:
+        recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field()
+        workdir: Path | None = None
+        """The run folder (default: runs/RECIPE). A run that was cut off there goes on."""
+        resume: Literal["auto", "never"] = "auto"
+        """never: replace the run in the folder instead of going on with it."""
+        json: Json = False
+        """Print result.json on standard output, and nothing else there."""
+
+    Run.__doc__ = f"{RECIPES[name].about}. Every field of the recipe can be set."
+    return Run, Run(recipe=RECIPES[name].load())
+
+
+def list_recipes(args: Sequence[str]) -> int:
+    options = parse(List, f"{PROG} list", args)
+    rows = [
+        {
+            "name": name,
+            "model": row.model,
+            "task": row.task,
+            "dataset": row.dataset,
+            "metric": row.metric,
+            "direction": row.direction,
+            "threshold": row.threshold if isinstance(row.threshold, float) else str(row.threshold),
+            "seconds": row.seconds,
+        }
+        for name, row in RECIPES.items()
+    ]
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("recipe", "model", "dataset", "reaches", "time"):
+        table.add_column(heading, overflow="fold", no_wrap=not sys.stdout.isatty())
+    table.add_column("about")
+    for row in rows:
+        sign = ">=" if row["direction"] == "max" else "<="
+        table.add_row(
+            row["name"],
+            row["model"],
+            row["dataset"],
+            f"{row['metric']} {sign} {row['threshold']}",
+            f"{row['seconds']} s",
+            RECIPES[row["name"]].about,
+        )
+    # A pipe has no width of its own; nothing there should be folded or cut.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    return 0
+
+
+def run(args: Sequence[str]) -> int:
+    if not args or args[0].startswith("-"):
+        print(_run_help(), file=sys.stdout if args and args[0] in ("-h", "--help") else sys.stderr)
+        return 0 if args and args[0] in ("-h", "--help") else 2
+    name, *rest = args
+    if name not in RECIPES:
+        raise UserError(nearest("recipe", name, RECIPES) + f" (see `{PROG} list`)")
+    kind, default = run_options(name)
+    options = parse(kind, f"{PROG} run {name}", [_alias(arg) for arg in rest], default)
+
+    from train import loop
+    from train.runfolder import RunFolder
+
+    folder = RunFolder(options.workdir or Path("runs") / name)
+    result = loop.run(options.recipe, workdir=folder.path, resume=options.resume)
+    if options.json:
+        print(json.dumps(result, indent=2))
+    else:
+        _say_result(result, folder)
+    return 0
+
+
+def _alias(arg: str) -> str:
+    """``--data X`` is short for ``--data.name X``, ``--data-dir X`` for ``--data.data-dir X``."""
+    flag, equals, value = arg.partition("=")
+    return {"--data": "--data.name", "--data-dir": "--data.data-dir"}.get(flag, flag) + equals + value
+
+
+def _run_help() -> str:
+    recipes = "\n".join(f"  {name:18}{row.about}" for name, row in RECIPES.items())
+    return (
+        f"usage: {PROG} run RECIPE [--workdir DIR] [--seed N] [--steps N] [--data tfds:NAME] [FIELD ...]"
+        f"\n\nTrains a recipe and writes a run folder with its report.\n\nrecipes:\n{recipes}\n\n"
+        f"`{PROG} run RECIPE --help` lists every field that can be set."
+    )
+
+
+def _say_result(result: dict[str, Any], folder) -> None:
+    value = result["metrics"][f"eval/{result['metric']}"]
+    verdict = {True: "passed", False: "MISSED", None: "no baseline to compare with"}[result["passed"]]
+    baseline = result["baseline"]
+    print(f"{result['recipe']}: {result['metric']} {value:.4f}  ({verdict}", end="")
+    print(f", threshold {result['threshold']:.4f}" if result["threshold"] is not None else "", end="")
+    print(f", {baseline['name']} {baseline['value']:.4f})" if baseline else ")")
+    print(f"report: {folder.report}")
+    print("try next:")
+    print(f"  {PROG} sample {folder.path} --num 16")
+    print(f"  {PROG} export {folder.path} --format stablehlo --out {folder.path}/model.stablehlo")
+    print(f"  {PROG} run {result['recipe']} --seed 1 --workdir {folder.path}-seed1")
+
+
+def evaluate(args: Sequence[str]) -> int:
+    options = parse(Eval, f"{PROG} eval", args)
+    from train import loop
+
+    task, program, step = _load(options.dir)
+    metrics = task.summarise(loop.evaluate(program, task))
+    metrics = {f"eval/{name}": value for name, value in metrics.items()}
+    if options.json:
+        print(json.dumps({"recipe": task.recipe.name, "step": step, "metrics": metrics}, indent=2))
+    else:
+        print(f"{task.recipe.name} at step {step}")
+        for name, value in metrics.items():
+            print(f"  {name:16}{value:.4f}")
+    return 0
+
+
+def sample(args: Sequence[str]) -> int:
+    options = parse(Sample, f"{PROG} sample", args)
+    task, program, step = _load(options.dir)
+    rows = task.sample(program.objects(), options.num, options.out)
+    if options.json:
+        found = {"recipe": task.recipe.name, "step": step, "samples": rows}
+        print(json.dumps({**found, "out": str(options.out) if options.out else None}, indent=2))
+    else:
+        for row in rows:
+            words = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values())
+            print("  ".join(f"{k} {word}" for k, word in zip(row, words, strict=True)))
+        if options.out:
+            print(f"drawn in {options.out}")
+    return 0
+
+
+def export(args: Sequence[str]) -> int:
+    options = parse(Export, f"{PROG} export", args)
+    from train.export import FORMATS
+
+    if not options.out.absolute().parent.is_dir():
+        raise UserError(f"--out {options.out}: there is no folder {options.out.parent}; make it first")
+    task, program, _ = _load(options.dir)
+    FORMATS[options.format](task, program.objects(), options.out)
+    size = options.out.stat().st_size
+    if options.json:
+        print(json.dumps({"out": str(options.out), "format": options.format, "bytes": size}, indent=2))
+    else:
+        print(f"{options.format} in {options.out} ({size:,} bytes)")
+    return 0
+
+
+def _load(path: Path):
+    from train import loop
+    from train.progress import standard_error
+    from train.runfolder import RunFolder
+
+    return loop.restore(RunFolder(path), standard_error())
+
+
+VERBS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
+    "list": (list_recipes, "the recipes, and what each is expected to reach"),
+    "run": (run, "train a recipe; a run that was cut off goes on"),
+    "eval": (evaluate, "evaluate a run folder"),
+    "sample": (sample, "show a trained model at work"),
+    "export": (export, "write weights, or a program that runs without this package"),
+}
+
+
+def _help() -> str:
+    verbs = "\n".join(f"  {verb:8}{about}" for verb, (_, about) in VERBS.items())
+    return (
+        f"usage: {PROG} VERB ...\n\n{verbs}\n\nexamples:\n"
+        f"  {PROG} list\n"
+        f"  {PROG} run digits-convnet\n"
+        f"  {PROG} run digits-convnet --optim.peak-lr 1e-3 --model.hidden-dim 64 --workdir runs/small\n"
+        f"  {PROG} eval runs/digits-convnet\n\n`{PROG} VERB --help` says more."
+    )
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs one verb; returns the exit code: 0 done, 1 failed, 2 a mistake that the user can mend."""
+    args = sys.argv[1:] if args is None else list(args)
+    if not args or args[0] in ("-h", "--help"):
+        print(_help(), file=sys.stdout if args else sys.stderr)
+        return 0 if args else 2
+    try:
+        if args[0] not in VERBS:
+            raise UserError(nearest("verb", args[0], VERBS))
+        return VERBS[args[0]][0](args[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        return _failed(error)
+
+
+def _failed(error: Exception) -> int:
+    """Endings that are no mistake of the command: a stop on request, a diverged run, a full disk."""
+    from train.loop import NonFinite
+    from train.shutdown import Stopped
+
+    if isinstance(error, Stopped):
+        print(error, file=sys.stderr)
+        return error.exit_code
+    if isinstance(error, NonFinite | OSError):
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    raise error

@@ -1,0 +1,71 @@
+"""The gradient of a loss, with the three things that every recipe may ask of it.
+
+Mixed precision: the forward and backward pass run in ``bfloat16`` on a cast copy of the parameters,
+which stay float32, and so does their gradient (Micikevicius et al. 2018; bfloat16 needs no loss scale).
+Accumulation: the batch is cut in micro-batches whose gradients are averaged, at the memory of one.
+Synchronisation: ``sync`` averages across devices; it is the identity on one device.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float
+
+Batch = dict[str, Array]
+Metrics = dict[str, Array]
+Sync = Callable[[Any], Any]
+Loss = Callable[[nnx.Module, Batch, Array], tuple[Float[Array, ""], Metrics]]
+
+
+def value_and_grad(
+    loss: Loss,
+    model: nnx.Module,
+    batch: Batch,
+    key: Array,
+    *,
+    sync: Sync,
+    dtype: Any = jnp.float32,
+    num_microbatches: int = 1,
+) -> tuple[Metrics, Any]:
+    """The loss's metrics and its gradient with respect to the parameters of ``model``.
+
+    Args:
+      loss: ``(model, batch, key) -> (mean loss, other metrics)``, each a mean over the batch.
+      model: its normalisation statistics are updated in place.
+      batch: arrays with leading axis B, divisible by ``num_microbatches``.
+      key: a typed random key; each micro-batch draws from its own.
+
+    Returns:
+      ``{"train/loss", ...}`` and the float32 gradient, in the structure of ``nnx.state(model, nnx.Param)``.
+    """
+    graphdef, params, statistics = nnx.split(model, nnx.Param, ...)
+
+    def loss_of(params, statistics, batch, key):
+        live = nnx.merge(graphdef, optax.tree.cast(params, dtype), statistics)
+        value, metrics = loss(live, batch, key)
+        _, _, statistics = nnx.split(live, nnx.Param, ...)
+        return value, ({"train/loss": value, **metrics}, statistics)
+
+    gradient = jax.grad(loss_of, has_aux=True)
+    if num_microbatches == 1:
+        grads, (metrics, statistics) = gradient(params, statistics, batch, key)
+    else:
+        rows = jax.tree.map(lambda x: x.reshape(num_microbatches, -1, *x.shape[1:]), batch)
+
+        def micro(carry, row_and_key):
+            total, statistics = carry
+            grads, (metrics, statistics) = gradient(params, statistics, *row_and_key)
+            return (optax.tree.add(total, grads), statistics), metrics
+
+        start = optax.tree.zeros_like(params), statistics
+        keys = jax.random.split(key, num_microbatches)
+        (total, statistics), metrics = jax.lax.scan(micro, start, (rows, keys))
+        grads = jax.tree.map(lambda g: g / num_microbatches, total)
+        metrics = jax.tree.map(lambda m: m.mean(0), metrics)
+
+    nnx.update(model, statistics)
+    return sync(metrics), sync(grads)

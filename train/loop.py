@@ -1,0 +1,314 @@
+"""The loop that drives any task: set up, resume, train, evaluate, save, report.
+
+It knows no model and no loss. Everything that decides the result is in the recipe, and everything
+that must survive a kill is in the checkpoint: arrays, random streams, the position in the data, and
+the running sums behind the next line of ``metrics.jsonl``.
+"""
+
+import dataclasses
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from flax import nnx
+from rich.console import Console
+
+import kernels
+from train import result
+from train.checkpoint import Checkpoints
+from train.config import Recipe
+from train.data import eval_batches, load, to_device, train_batches
+from train.errors import UserError
+from train.metric_log import MetricLog
+from train.progress import Display, standard_error
+from train.recipes import RECIPES, Row
+from train.report import write_report
+from train.runfolder import RunFolder
+from train.shutdown import EXIT_CODE, Shutdown, Stopped
+from train.step import Objects, Program
+from train.task import Outputs, Task
+from train.tasks import make_task
+
+Resume = Literal["auto", "never"]
+PHASES = ("setup", "compile", "train", "eval")
+
+
+class NonFinite(Exception):
+    """A metric of the training step became NaN or infinite; the batch is saved for replay."""
+
+
+def run(
+    recipe: Row | Recipe,
+    *,
+    workdir: Path | str | None = None,
+    resume: Resume = "auto",
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Trains a recipe and returns what ``result.json`` holds.
+
+    Args:
+      recipe: a row of ``RECIPES``, or a recipe with fields replaced.
+      workdir: the run folder; ``runs/NAME`` where none is named. A run that was cut off there goes
+        on; one that has ended is not repeated.
+      resume: ``"never"`` replaces the run in ``workdir``.
+      console: where progress is shown; standard error by default.
+
+    Raises:
+      UserError: a mistake in recipe, data or folder, before anything is written.
+      NonFinite: the loss or a gradient became NaN or infinite.
+      Stopped: SIGTERM or Ctrl-C arrived, and the run was saved.
+    """
+    recipe = recipe.load() if isinstance(recipe, Row) else recipe
+    folder = RunFolder(Path(workdir) if workdir else Path("runs") / recipe.name)
+    folder.check(recipe, resume)
+    if resume == "auto" and (finished := folder.finished()):
+        return finished
+    console = console or standard_error()
+    with Shutdown(console.print) as shutdown:
+        return Trainer(recipe, folder, resume, shutdown, console).run()
+
+
+def build(recipe: Recipe) -> tuple[Task, Objects]:
+    """The task of a recipe on its data, and its objects at step 0."""
+    task = make_task(recipe, load(recipe.data), kernels.best())
+    return task, task.build(nnx.Rngs(recipe.seed))
+
+
+def evaluate(program: Program, task: Task) -> Outputs:
+    """The outputs of every held-out example, in order."""
+    rows: list[dict[str, Any]] = []
+    for batch in eval_batches(task.data.eval, batch_size=task.recipe.eval_batch_size):
+        mask = batch.pop("mask")
+        outputs = jax.device_get(program.evaluate(batch))
+        rows.append({name: values[mask] for name, values in outputs.items()})
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+def compile_eval(program: Program, task: Task) -> None:
+    """Compiles the evaluation step for the one shape that every evaluation batch has."""
+    first = next(iter(eval_batches(task.data.eval, batch_size=task.recipe.eval_batch_size)))
+    first.pop("mask")
+    program.compile_eval(task.eval_step, first)
+
+
+class Trainer:
+    """One run from its first step to its report; use :func:`run`."""
+
+    def __init__(
+        self, recipe: Recipe, folder: RunFolder, resume: Resume, shutdown: Shutdown, console: Console
+    ):
+        self.recipe, self.folder, self.row = recipe, folder, RECIPES[recipe.name]
+        self.resume, self.shutdown, self.console = resume, shutdown, console
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.data_wait = 0.0  # seconds the loop stood still for want of a batch
+        self.window: dict[str, float] = {}  # sums since the last line of metrics.jsonl
+        self.window_steps = 0
+        self.step = 0
+        self.outputs: Outputs | None = None  # of the newest evaluation
+
+    @contextmanager
+    def clock(self, phase: str) -> Iterator[None]:
+        """Adds the time inside to one phase of ``result.json``'s seconds."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] += time.perf_counter() - start
+
+    def run(self) -> dict[str, Any]:
+        self._set_up()
+        try:
+            with Display(self.console, self.recipe, self.step) as self.display:
+                with self.shutdown.training():
+                    self._train()
+            return self._finish()
+        finally:
+            self.log.close()
+            self.checkpoints.close()
+
+    def _set_up(self) -> None:
+        recipe = self.recipe
+        with self.clock("setup"):
+            self.task, objects = build(recipe)
+            self.program = Program(objects)
+            self.batches = to_device(
+                train_batches(self.task.data.train, batch_size=recipe.batch_size, seed=recipe.seed)
+            )
+            example = self.task.data.train.gather(np.zeros(recipe.batch_size, np.int64))
+        with self.clock("compile"):
+            self.program.compile_train(self.task.train_step, example)
+            compile_eval(self.program, self.task)
+        with self.clock("setup"):
+            # Everything that can be wrong with the command was found above; now files appear.
+            self.folder.open(recipe, self.resume)
+            self.checkpoints = Checkpoints(
+                self.folder.checkpoints, recipe.checkpoint, self.row.metric, self.row.direction
+            )
+            self._restore()
+            self.log = MetricLog(self.folder.path, resume_step=self.step)
+
+    def _restore(self) -> None:
+        program = self.program
+        found = self.checkpoints.restore(program.paths, program.leaves, self.console.print)
+        if found is None:
+            return
+        program.leaves, self.step = found.leaves, found.step
+        progress = found.progress
+        self.batches.set_state(progress["data"])
+        self.window, self.window_steps = progress["window"], progress["window_steps"]
+        for phase, seconds in progress["seconds"].items():
+            self.seconds[phase] += seconds
+        self.data_wait = progress["data_wait"]
+        self.console.print(f"resumed at step {self.step} of {self.recipe.steps}")
+
+    def _evaluates(self, step: int) -> bool:
+        return step == self.recipe.steps or step % self.recipe.eval_every == 0
+
+    def _saves(self, step: int) -> bool:
+        due = step == self.recipe.steps or step % self.recipe.checkpoint.every == 0
+        return due or self.shutdown.requested
+
+    def _train(self) -> None:
+        flying: deque[tuple[int, Any, Any]] = deque()
+        while self.step < self.recipe.steps:
+            with self.clock("train"):
+                start = time.perf_counter()
+                batch = next(self.batches)
+                self.data_wait += time.perf_counter() - start
+                self.step += 1
+                flying.append((self.step, batch, self.program.train(batch)))
+                evaluates, saves = self._evaluates(self.step), self._saves(self.step)
+                # One step stays in flight while the one before it is looked at, so the device never
+                # waits for Python; before an evaluation or a save all of them are looked at.
+                while len(flying) > (0 if evaluates or saves else 1):
+                    self._look_at(*flying.popleft())
+            evaluation = self._evaluate() if evaluates else None
+            if saves:
+                self._save(evaluation)
+            if self.shutdown.requested and self.step < self.recipe.steps:
+                self._stop()
+
+    def _look_at(self, step: int, batch, metrics) -> None:
+        """Adds one step's metrics to the window; the first value that is not finite ends the run."""
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        if bad := [name for name, value in values.items() if not math.isfinite(value)]:
+            self._end_non_finite(step, batch, bad[0], values[bad[0]])
+        for name, value in values.items():
+            self.window[name] = self.window.get(name, 0.0) + value
+        self.window_steps += 1
+        shown = self.task.summary_metric
+        self.display.update(step, {_short(n): values[n] for n in ("train/loss", shown)})
+        if step % self.recipe.log_every == 0 and not self._evaluates(step):
+            self._write(step, {})
+
+    def _write(self, step: int, evaluation: dict[str, float]) -> None:
+        means = {name: total / self.window_steps for name, total in self.window.items()}
+        self.window, self.window_steps = {}, 0
+        wall = sum(self.seconds.values())
+        self.log.write(step, wall, {**means, **{f"eval/{k}": v for k, v in evaluation.items()}})
+
+    def _evaluate(self) -> dict[str, float]:
+        with self.clock("eval"):
+            self.outputs = evaluate(self.program, self.task)
+            metrics = self.task.summarise(self.outputs)
+        shown = {f"eval {name}": metrics[name] for name in ("loss", self.row.metric)}
+        self.display.line(self.step, shown)
+        self._write(self.step, metrics)
+        return metrics
+
+    def _save(self, evaluation: dict[str, float] | None) -> None:
+        progress = {
+            "data": self.batches.get_state(),
+            "window": self.window,
+            "window_steps": self.window_steps,
+            "seconds": self.seconds,
+            "data_wait": self.data_wait,
+        }
+        with self.clock("train"):
+            self.checkpoints.save(
+                self.step, self.program.paths, self.program.leaves, progress, evaluation
+            )
+
+    def _stop(self) -> None:
+        self.checkpoints.wait()
+        raise Stopped(
+            f"stopped at step {self.step} of {self.recipe.steps} and saved; "
+            "the same command goes on from there",
+            EXIT_CODE[self.shutdown.received],
+        )
+
+    def _end_non_finite(self, step: int, batch, name: str, value: float) -> None:
+        path = self.folder.path / "nonfinite" / f"step-{step}.npz"
+        path.parent.mkdir(exist_ok=True)
+        np.savez(path, **jax.device_get(batch))
+        raise NonFinite(
+            f"{name} is {value} at step {step}; its batch is in {path}, and the same command replays "
+            "the steps from the last checkpoint; try a smaller --optim.peak-lr or --optim.clip-norm 1"
+        )
+
+    def _finish(self) -> dict[str, Any]:
+        recipe, row, task = self.recipe, self.row, self.task
+        self.checkpoints.wait()
+        with self.clock("eval"):
+            # A run that was cut off between its last save and here has no outputs in memory.
+            outputs = evaluate(self.program, task) if self.outputs is None else self.outputs
+            metrics = task.summarise(outputs)
+        objects = self.program.objects()
+        baseline = task.baseline(self.folder.path)
+        value = baseline.value if baseline else None
+        train = self.seconds["train"]
+        summary = {
+            "recipe": recipe.name,
+            "model": row.model,
+            "parameters": result.num_parameters(objects),
+            "steps": recipe.steps,
+            "seed": recipe.seed,
+            "metrics": {f"eval/{name}": number for name, number in metrics.items()},
+            "metric": row.metric,
+            "threshold": row.threshold_value(value),
+            "passed": row.passed(metrics[row.metric], value),
+            "baseline": {"name": baseline.name, "value": value} if baseline else None,
+            "seconds": {phase: round(s, 3) for phase, s in self.seconds.items()},
+            "steps_per_second": round(recipe.steps / train, 3) if train else None,
+            "params_sha256": result.params_sha256(objects),
+            "versions": result.versions(),
+            "device": result.device(),
+            "data_wait_fraction": round(self.data_wait / train, 5) if train else None,
+            "train_flops": self.program.train_flops,
+            "kernels": kernels.describe(task.ops),
+            "cleaning": dataclasses.asdict(task.data.cleaning),
+            "command": result.command(recipe),
+        }
+        result.write_json(self.folder.path / "result.json", summary)
+        write_report(self.folder.path, task.sections(objects, outputs))
+        return summary
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("train/")
+
+
+def restore(folder: RunFolder, console: Console) -> tuple[Task, Program, int]:
+    """The task, the compiled evaluation and the newest step of a run folder.
+
+    Raises:
+      UserError: no run there, or none of its checkpoints can be read.
+    """
+    recipe = folder.recipe()
+    task, objects = build(recipe)
+    program = Program(objects)
+    row = RECIPES[recipe.name]
+    checkpoints = Checkpoints(folder.checkpoints, recipe.checkpoint, row.metric, row.direction)
+    found = checkpoints.restore(program.paths, program.leaves, console.print)
+    checkpoints.close()
+    if found is None:
+        raise UserError(f"{folder.path} holds no readable checkpoint; run its recipe again")
+    program.leaves = found.leaves
+    compile_eval(program, task)
+    return task, program, found.step

@@ -1,0 +1,183 @@
+"""How good predictions are: the metrics of a whole split, on the host, in float64.
+
+Arguments come in scikit-learn's order, the target first, and the functions agree with it; vectors have
+one entry an example. Everything about classes is read off the confusion matrix, which adds up over
+pieces of a split: ``confusion_matrix(first) + confusion_matrix(second)``.
+
+What is 0/0 counts as 0: the precision of a class that was never predicted, the recall of a class
+without examples, the F1 of a class with neither. A mean over classes ("macro") leaves out the last kind.
+"""
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
+
+
+def accuracy(target: ArrayLike, predicted: ArrayLike) -> float:
+    """The share of examples whose predicted class is the true one, ``1/B Σ [ŷ = y]``."""
+    target, predicted = _vectors(target, predicted)
+    return float(np.mean(target == predicted))
+
+
+def confusion_matrix(
+    target: ArrayLike, predicted: ArrayLike, num_classes: int
+) -> Int[np.ndarray, "V V"]:
+    """``M[i, j]``: how many examples of class ``i`` were predicted as class ``j``.
+
+    Raises:
+      ValueError: a class outside ``0 ... num_classes - 1``.
+    """
+    target, predicted = _vectors(target, predicted)
+    for name, classes in (("target", target), ("predicted", predicted)):
+        _check_classes(name, classes, num_classes)
+    cells = target.astype(np.int64) * num_classes + predicted
+    counts = np.bincount(cells, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
+
+
+def precision_per_class(matrix: Int[np.ndarray, "V V"]) -> Float[np.ndarray, "V"]:
+    """Of what was called class v, the share that is: ``TP / (TP + FP)``."""
+    return _ratio(np.diag(matrix), matrix.sum(0))
+
+
+def recall_per_class(matrix: Int[np.ndarray, "V V"]) -> Float[np.ndarray, "V"]:
+    """Of what is class v, the share that was called so: ``TP / (TP + FN)``."""
+    return _ratio(np.diag(matrix), matrix.sum(1))
+
+
+def f1_per_class(matrix: Int[np.ndarray, "V V"]) -> Float[np.ndarray, "V"]:
+    """The harmonic mean of precision and recall: ``2 TP / (2 TP + FP + FN)``."""
+    return _ratio(2 * np.diag(matrix), matrix.sum(0) + matrix.sum(1))
+
+
+def precision(matrix: Int[np.ndarray, "V V"]) -> float:
+    """Macro precision: the mean of :func:`precision_per_class` over the classes that occur."""
+    return _macro(precision_per_class(matrix), matrix)
+
+
+def recall(matrix: Int[np.ndarray, "V V"]) -> float:
+    """Macro recall: the mean of :func:`recall_per_class` over the classes that occur."""
+    return _macro(recall_per_class(matrix), matrix)
+
+
+def f1(matrix: Int[np.ndarray, "V V"]) -> float:
+    """Macro F1: the mean of :func:`f1_per_class` over the classes that occur."""
+    return _macro(f1_per_class(matrix), matrix)
+
+
+def rmse(target: ArrayLike, predicted: ArrayLike) -> float:
+    """Root of the mean squared error, ``√(1/B Σ (ŷ - y)²)``, in the target's unit."""
+    target, predicted = _vectors(target, predicted, dtype=np.float64)
+    return float(np.sqrt(np.mean((predicted - target) ** 2)))
+
+
+def mae(target: ArrayLike, predicted: ArrayLike) -> float:
+    """Mean absolute error, ``1/B Σ |ŷ - y|``, in the target's unit."""
+    target, predicted = _vectors(target, predicted, dtype=np.float64)
+    return float(np.mean(np.abs(predicted - target)))
+
+
+def r2(*, target: ArrayLike, predicted: ArrayLike) -> float:
+    """The share of the target's variance that is explained, ``1 - Σ (ŷ - y)² / Σ (y - ȳ)²``.
+
+    By name only, because exchanged arguments would give another number and no error. Where the
+    target is constant the ratio does not exist: 1 if the predictions are exact, else 0.
+    """
+    target, predicted = _vectors(target, predicted, dtype=np.float64)
+    residual = np.sum((target - predicted) ** 2)
+    total = np.sum((target - target.mean()) ** 2)
+    return float(1 - residual / total) if total else float(residual == 0)
+
+
+def roc_curve(
+    target: ArrayLike, scores: ArrayLike
+) -> tuple[Float[np.ndarray, "P"], Float[np.ndarray, "P"]]:
+    """False and true positive rates as the threshold falls, from (0, 0) to (1, 1).
+
+    Args:
+      target: [B], 1 or true for a positive example, else 0.
+      scores: [B], higher for what looks positive. Equal scores pass the threshold together.
+
+    Raises:
+      ValueError: a target that is neither 0 nor 1, only one of the two classes, or a NaN score.
+    """
+    target, scores = _vectors(target, scores)
+    if not np.isin(target, (0, 1)).all():
+        wrong = target[~np.isin(target, (0, 1))][0]
+        raise ValueError(
+            f"target holds {wrong}; a binary target is 0 or 1 (did you swap arguments?)"
+        )
+    if np.isnan(scores).any():
+        raise ValueError(
+            f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN; no order exists"
+        )
+    if target.min() == target.max():
+        raise ValueError(
+            f"every target is {int(target[0])}; a ROC curve needs positive and negative examples"
+        )
+    order = np.argsort(-scores, kind="stable")
+    last_of_ties = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    positives = np.cumsum(target[order], dtype=np.float64)[last_of_ties]
+    negatives = last_of_ties + 1 - positives
+    false_rate, true_rate = negatives / negatives[-1], positives / positives[-1]
+    return np.append(0.0, false_rate), np.append(0.0, true_rate)
+
+
+def auroc(target: ArrayLike, scores: ArrayLike) -> float:
+    """Area under the ROC curve, ``P(s⁺ > s⁻) + ½ P(s⁺ = s⁻)`` for a positive and a negative example.
+
+    With a column of scores a class (Hanley and McNeil 1982, one class against the rest): the mean
+    over the classes that have examples. For two classes that is the binary area.
+
+    Args:
+      target: [B], classes; 0 or 1 where the scores are a vector.
+      scores: [B], or [B V] with one column a class.
+
+    Raises:
+      ValueError: as :func:`roc_curve`; fewer than two classes have examples; a class without column.
+    """
+    target, scores = np.asarray(target), np.asarray(scores)
+    if scores.ndim != 2:
+        false_rate, true_rate = roc_curve(target, scores)
+        return float(np.trapezoid(true_rate, false_rate))
+    _check_classes("target", target, scores.shape[1])
+    present = np.unique(target)
+    if len(present) < 2:
+        raise ValueError(
+            f"every target is {present.tolist()}; AUROC needs two classes with examples"
+        )
+    return float(np.mean([auroc(target == v, scores[:, v]) for v in present]))
+
+
+def _vectors(target: ArrayLike, predicted: ArrayLike, dtype: type | None = None):
+    """Both as vectors of one length; ``[B]`` against ``[B, 1]`` would broadcast to ``[B, B]``."""
+    target, predicted = np.asarray(target, dtype), np.asarray(predicted, dtype)
+    if target.ndim != 1 or target.shape != predicted.shape:
+        raise ValueError(
+            f"target has shape {target.shape} and its prediction {predicted.shape}; "
+            "both must be vectors with one entry an example"
+        )
+    if not len(target):
+        raise ValueError("there are no examples; a metric needs at least one")
+    return target, predicted
+
+
+def _check_classes(name: str, classes: np.ndarray, num_classes: int) -> None:
+    if not np.issubdtype(classes.dtype, np.integer):
+        raise ValueError(f"{name} has dtype {classes.dtype}; classes are integers")
+    outside = classes[(classes < 0) | (classes >= num_classes)]
+    if outside.size:
+        raise ValueError(
+            f"{name} holds class {outside[0]}; {num_classes=} allows 0 to num_classes-1"
+        )
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+
+
+def _macro(per_class: np.ndarray, matrix: np.ndarray) -> float:
+    occurs = matrix.sum(0) + matrix.sum(1) > 0
+    if not occurs.any():
+        raise ValueError("the confusion matrix is empty; a mean over classes needs an example")
+    return float(per_class[occurs].mean())

@@ -1,0 +1,123 @@
+"""The literal table of recipes. A new recipe is one file in this folder and one row here.
+
+The table holds only words and numbers, so that ``python -m train list`` answers without importing
+JAX; :meth:`Row.load` imports the recipe itself.
+"""
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from train.config import Recipe
+
+
+@dataclass(frozen=True)
+class Relative:
+    """A threshold measured against the baseline of the same run: ``times · baseline + plus``."""
+
+    times: float = 1.0
+    plus: float = 0.0
+
+    def __str__(self) -> str:
+        factor = "baseline" if self.times == 1 else f"{self.times:g} x baseline"
+        return factor if not self.plus else f"{factor} {'+' if self.plus > 0 else '-'} {abs(self.plus):g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What a recipe is expected to reach, and where it is written."""
+
+    about: str  # one line for `list` and `--help`
+    module: str  # holds RECIPE
+    model: str
+    task: str
+    dataset: str
+    metric: str  # of the evaluation split, after the last step
+    direction: Literal["max", "min"]  # which way the metric is better
+    threshold: float | Relative
+    seconds: int  # expected training time on 2 CPU cores
+
+    def load(self) -> "Recipe":
+        """The recipe itself."""
+        return importlib.import_module(self.module).RECIPE
+
+    def threshold_value(self, baseline: float | None) -> float | None:
+        """The threshold as a number; None when it is relative and there is no baseline."""
+        if not isinstance(self.threshold, Relative):
+            return self.threshold
+        if baseline is None:
+            return None
+        return self.threshold.times * baseline + self.threshold.plus
+
+    def passed(self, value: float, baseline: float | None) -> bool | None:
+        """Whether ``value`` meets the threshold, and beats the baseline where that is not within it."""
+        threshold = self.threshold_value(baseline)
+        if threshold is None:
+            return None
+        sign = 1 if self.direction == "max" else -1
+        beats = (
+            baseline is None
+            or isinstance(self.threshold, Relative)
+            or sign * value > sign * baseline
+        )
+        return sign * value >= sign * threshold and beats
+
+
+RECIPES: dict[str, Row] = {
+    "linear-diabetes": Row(
+        about="Linear regression by gradient descent, against its closed form",
+        module="train.recipes.linear_diabetes",
+        model="linear-regression",
+        task="regression",
+        dataset="diabetes",
+        metric="rmse",
+        direction="min",
+        threshold=Relative(times=1.005),
+        seconds=10,
+    ),
+    "logistic-cancer": Row(
+        about="Logistic regression on 30 measurements of cell nuclei",
+        module="train.recipes.logistic_cancer",
+        model="logistic-regression",
+        task="classification",
+        dataset="breast_cancer",
+        metric="accuracy",
+        direction="max",
+        threshold=Relative(plus=-0.01),
+        seconds=10,
+    ),
+    "digits-mlp": Row(
+        about="A multilayer perceptron on handwritten digits",
+        module="train.recipes.digits_mlp",
+        model="mlp",
+        task="classification",
+        dataset="mnist_5k",
+        metric="accuracy",
+        direction="max",
+        threshold=0.93,
+        seconds=20,
+    ),
+    "digits-convnet": Row(
+        about="Two convolutions and two dense layers on handwritten digits",
+        module="train.recipes.digits_convnet",
+        model="convnet",
+        task="classification",
+        dataset="mnist_5k",
+        metric="accuracy",
+        direction="max",
+        threshold=0.98,
+        seconds=60,
+    ),
+    "digits-resnet": Row(
+        about="ResNet-18 with the CIFAR stem on handwritten digits",
+        module="train.recipes.digits_resnet",
+        model="resnet18",
+        task="classification",
+        dataset="mnist_5k",
+        metric="accuracy",
+        direction="max",
+        threshold=0.985,
+        seconds=300,
+    ),
+}

@@ -1,0 +1,101 @@
+"""The run folder: what a run writes, where, and when a folder may be written to at all."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from train.checkpoint import DAMAGED
+from train.config import Recipe, differences, from_json, to_json
+from train.errors import UserError
+from train.recipes import RECIPES
+from train.result import write_json
+
+RUN_FILES = ("metrics.jsonl", "report.html", "result.json", "sample.png")
+RUN_FOLDERS = ("checkpoints", DAMAGED, "tensorboard", "baseline", "nonfinite")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run on disk."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def finished(self) -> dict[str, Any] | None:
+        """What ``result.json`` holds if the run has ended, else None."""
+        ended = self.report.exists() and (self.path / "result.json").exists()
+        return _read_json(self.path / "result.json") if ended else None
+
+    def recipe(self) -> Recipe:
+        """The resolved recipe of the run.
+
+        Raises:
+          UserError: this is no run folder, or its config was damaged.
+        """
+        if not self.config.is_file():
+            raise UserError(f"{self.path} is no run folder: it has no config.json")
+        values = _read_json(self.config)
+        name = values.get("name") if isinstance(values, dict) else None
+        if name not in RECIPES:
+            raise UserError(f"{self.config} is of recipe {name!r}, which does not exist here")
+        return from_json(RECIPES[name].load(), values)
+
+    def check(self, recipe: Recipe, resume: Literal["auto", "never"]) -> None:
+        """Refuses, before anything is written, a folder that this run must not write to."""
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"--workdir {self.path} is a file; name a folder")
+        existing = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+        if not os.access(existing, os.W_OK):
+            raise UserError(f"--workdir {self.path}: {existing} is read-only; name another folder")
+        if self.config.is_file():
+            there = self.recipe()
+            if there.name != recipe.name:
+                raise UserError(
+                    f"--workdir {self.path} holds a run of {there.name!r}, not of {recipe.name!r}; "
+                    "name another folder"
+                )
+            changed = differences(to_json(there), to_json(recipe))
+            if changed and resume == "auto":
+                raise UserError(
+                    f"--workdir {self.path} holds a run with another config (there, here): "
+                    f"{'; '.join(changed)}; name another folder, or replace that run with "
+                    "--resume never"
+                )
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise UserError(f"--workdir {self.path} is not empty and holds no run; name another folder")
+
+    def open(self, recipe: Recipe, resume: Literal["auto", "never"]) -> None:
+        """Makes the folder and writes ``config.json``; ``resume="never"`` removes the run there."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if resume == "never":
+                for name in RUN_FILES:
+                    (self.path / name).unlink(missing_ok=True)
+                for name in RUN_FOLDERS:
+                    shutil.rmtree(self.path / name, ignore_errors=True)
+            write_json(self.config, to_json(recipe))
+        except (PermissionError, FileNotFoundError, NotADirectoryError) as error:
+            raise UserError(
+                f"--workdir {self.path} cannot be written ({error.strerror}); name another folder"
+            ) from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged ({error}); run again with --resume never") from error

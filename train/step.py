@@ -1,0 +1,85 @@
+"""One training program: NNX objects in, one compiled step out, no Python in the hot path.
+
+The objects are split once into a static graph and a flat list of arrays. The compiled step takes the
+arrays (donated: they are updated in place) and a batch, and gives the new arrays and the metrics.
+Each step is compiled ahead of time, so a batch of another shape is an error and never a silent
+recompilation.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import nnx
+
+from train.gradient import Batch, Metrics, Sync
+
+Objects = dict[str, Any]
+TrainStep = Callable[[Objects, Batch, Sync], Metrics]
+EvalStep = Callable[[Objects, Batch], dict[str, jax.Array]]
+
+
+def identity(tree):
+    """The ``sync`` of a step whose program already sees the whole batch."""
+    return tree
+
+
+class Program:
+    """The compiled training and evaluation steps over one set of objects.
+
+    It owns the arrays: the objects that it was built from are donated to the first step and must not
+    be used again; :meth:`objects` gives a fresh set.
+    """
+
+    def __init__(self, objects: Objects):
+        self.graphdef, state = nnx.split(objects)
+        # A copy: donation deletes buffers, and the caller may share some of these.
+        leaves, self.structure = jax.tree.flatten(jax.tree.map(jax.numpy.copy, state))
+        self.leaves: list[jax.Array] = leaves
+        self.paths = ["/".join(map(str, path)) for path, _ in nnx.to_flat_state(state)]
+        self.compile_seconds = 0.0
+        self._train: Any = None
+        self._eval: Any = None
+
+    def _merge(self, leaves) -> Objects:
+        return nnx.merge(self.graphdef, jax.tree.unflatten(self.structure, leaves))
+
+    def compile_train(self, step: TrainStep, batch: Batch) -> None:
+        """Compiles ``step`` for batches of the shapes of ``batch``."""
+
+        def run(leaves, batch):
+            objects = self._merge(leaves)
+            metrics = step(objects, batch, identity)
+            return jax.tree.leaves(nnx.state(objects)), metrics
+
+        self._train = self._compile(jax.jit(run, donate_argnums=0), batch)
+
+    def compile_eval(self, step: EvalStep, batch: Batch) -> None:
+        """Compiles ``step`` for batches of the shapes of ``batch``; it changes no state."""
+        self._eval = self._compile(jax.jit(lambda leaves, b: step(self._merge(leaves), b)), batch)
+
+    def _compile(self, function, batch):
+        start = time.perf_counter()
+        compiled = function.lower(self.leaves, batch).compile()
+        self.compile_seconds += time.perf_counter() - start
+        return compiled
+
+    def train(self, batch: Batch) -> Metrics:
+        """One training step. Returns at once: the metrics are still being computed."""
+        self.leaves, metrics = self._train(self.leaves, batch)
+        return metrics
+
+    def evaluate(self, batch: Batch) -> dict[str, jax.Array]:
+        """The evaluation step's outputs, one row an example."""
+        return self._eval(self.leaves, batch)
+
+    def objects(self) -> Objects:
+        """The objects as they are now, on arrays of their own."""
+        return self._merge([jax.numpy.copy(leaf) for leaf in self.leaves])
+
+    @property
+    def train_flops(self) -> float | None:
+        """Floating-point operations of one training step as XLA counts them; None where it does not."""
+        cost = self._train.cost_analysis()
+        return float(cost["flops"]) if cost and "flops" in cost else None

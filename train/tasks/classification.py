@@ -1,0 +1,159 @@
+"""Classification: a softmax over the classes and the cross-entropy of the true one."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from train import baselines, figures, metrics
+from train.data.augment import AugmentConfig, augment
+from train.errors import UserError
+from train.gradient import Batch, Metrics
+from train.report import Section
+from train.step import Objects
+from train.task import Baseline, Outputs
+from train.tasks.supervised import Supervised
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationConfig:
+    """The loss of a classifier, what is done to its images, and what it is compared with."""
+
+    label_smoothing: float = 0.0  # ε: targets become (1-ε)·onehot + ε/V (Szegedy et al. 2016)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    baseline: Literal["none", "logistic-regression", "digits-mlp"] = "logistic-regression"
+
+    def __post_init__(self):
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing={self.label_smoothing} must lie in [0, 1)")
+
+
+class Classification(Supervised):
+    """Minimises ``-Σ_v p_v log softmax(logits)_v`` (Goodfellow et al. 2016, section 6.2.2.3)."""
+
+    summary_metric = "train/accuracy"
+
+    @property
+    def config(self) -> ClassificationConfig:
+        return self.recipe.task
+
+    @property
+    def num_outputs(self) -> int:
+        if self.data.num_classes is None:
+            raise UserError(
+                f"data {self.data.name!r} has real-valued targets; a classifier needs class labels: "
+                "choose a regression recipe or another data set"
+            )
+        return self.data.num_classes
+
+    def augment(self, key: jax.Array, batch: Batch) -> Batch:
+        targets = jax.nn.one_hot(batch["targets"], self.num_outputs)
+        inputs, targets = augment(self.config.augment, key, batch["inputs"], targets)
+        return {"inputs": inputs, "targets": targets}
+
+    def loss(self, model, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        logits = model(batch["inputs"], rngs=nnx.Rngs(dropout=key))
+        losses = self.ops.softmax_cross_entropy(
+            logits, batch["targets"], label_smoothing=self.config.label_smoothing
+        )
+        hits = logits.argmax(-1) == batch["targets"].argmax(-1)
+        return losses.mean(), {"train/accuracy": hits.mean(dtype=jnp.float32)}
+
+    def eval_step(self, objects: Objects, batch: Batch) -> dict[str, jax.Array]:
+        logits = self.forward(objects, batch["inputs"])
+        return {
+            "probabilities": jax.nn.softmax(logits),
+            "loss": self.ops.softmax_cross_entropy(logits, batch["targets"]),
+            "target": batch["targets"],
+        }
+
+    def summarise(self, outputs: Outputs) -> dict[str, float]:
+        target, probabilities = outputs["target"], outputs["probabilities"]
+        matrix = metrics.confusion_matrix(target, probabilities.argmax(-1), self.num_outputs)
+        return {
+            "loss": float(outputs["loss"].mean(dtype=np.float64)),
+            "accuracy": metrics.accuracy(target, probabilities.argmax(-1)),
+            "precision": metrics.precision(matrix),
+            "recall": metrics.recall(matrix),
+            "f1": metrics.f1(matrix),
+            "auroc": metrics.auroc(target, probabilities),
+        }
+
+    def baseline(self, folder: Path) -> Baseline | None:
+        if self.config.baseline == "none":
+            return None
+        if self.config.baseline == "digits-mlp":
+            return baselines.digits_mlp(self.recipe, folder)
+        return baselines.logistic_regression(self.data)
+
+    def sections(self, objects: Objects, outputs: Outputs) -> list[Section]:
+        target, probabilities = outputs["target"], outputs["probabilities"]
+        names, predicted = self.data.class_names, probabilities.argmax(-1)
+        matrix = metrics.confusion_matrix(target, predicted, self.num_outputs)
+        wrong = int((predicted != target).sum())
+        sections = [
+            Section(
+                "Confusion matrix",
+                f"Rows are the true class, columns the predicted one: {wrong} of {len(target)} "
+                "held-out examples are off the diagonal.",
+                figures.confusion_matrix_figure(matrix, names),
+            )
+        ]
+        if len(self.data.input_shape) == 3:
+            # The mistakes made with most confidence come first: they teach the most.
+            order = np.argsort(np.where(predicted != target, -probabilities.max(-1), 1), kind="stable")
+            worst = order[: min(wrong, 24)]
+            images = self.data.eval.gather(worst)["inputs"]
+            sections.append(
+                Section(
+                    "Most confident mistakes",
+                    "Held-out images that the network gets wrong, the surest of them first.",
+                    figures.image_grid_figure(images, self._titles(worst, outputs)),
+                )
+            )
+        elif self.num_outputs == 2:
+            sections.append(
+                Section(
+                    "Receiver operating characteristic",
+                    f"Class {names[1]!r} is the positive one.",
+                    figures.roc_figure(probabilities[:, 1], target),
+                )
+            )
+        return sections
+
+    def _titles(self, rows, outputs: Outputs) -> list[str]:
+        names, probabilities = self.data.class_names, outputs["probabilities"]
+        return [
+            f"{names[outputs['target'][i]]} as {names[probabilities[i].argmax()]} "
+            f"({probabilities[i].max():.0%})"
+            for i in rows
+        ]
+
+    def predict(self, objects: Objects, inputs: jax.Array) -> dict[str, jax.Array]:
+        probabilities = jax.nn.softmax(self.forward(objects, inputs))
+        return {"probabilities": probabilities, "label": probabilities.argmax(-1)}
+
+    def sample(self, objects: Objects, num: int, out: Path | None) -> list[dict[str, Any]]:
+        rows = self.held_out(num)
+        batch = self.data.eval.gather(rows)
+        probabilities = np.asarray(self.predict(objects, batch["inputs"])["probabilities"])
+        outputs = {"target": np.asarray(batch["targets"]), "probabilities": probabilities}
+        if out is not None:
+            if len(self.data.input_shape) != 3:
+                raise UserError(f"--out {out}: {self.data.name} holds no images to draw; leave it out")
+            titles = self._titles(range(num), outputs)
+            figures.image_grid_figure(batch["inputs"], titles).savefig(out)
+        names = self.data.class_names
+        return [
+            {
+                "example": int(row),
+                "target": names[target],
+                "predicted": names[p.argmax()],
+                "probability": float(p.max()),
+            }
+            for row, target, p in zip(rows, outputs["target"], probabilities, strict=True)
+        ]
