@@ -1,0 +1,161 @@
+"""Missing, malformed and repeated rows: found, counted, and refused, dropped or repaired."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from train.data.dataset import Batch
+from train.errors import UserError
+
+Policy = Literal["error", "drop", "repair"]
+
+
+def find_faults(columns: Batch, num_classes: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows miss a value, and which are malformed.
+
+    Args:
+        columns: ``inputs`` [N, ...] and ``targets`` [N].
+        num_classes: labels must lie below it; None for regression.
+
+    Returns:
+        missing: bool [N]; NaN in the inputs or the target.
+        malformed: bool [N]; infinite values, or a label outside 0 .. num_classes - 1.
+    """
+    count = len(columns["targets"])
+    missing, malformed = np.zeros(count, bool), np.zeros(count, bool)
+    for column in columns.values():
+        if np.issubdtype(column.dtype, np.floating):
+            flat = column.reshape(count, -1)
+            missing |= np.isnan(flat).any(1)
+            malformed |= np.isinf(flat).any(1)
+    if num_classes is not None:
+        labels = columns["targets"]
+        malformed |= (labels < 0) | (labels >= num_classes)
+    return missing, malformed
+
+
+def treat_faults(
+    columns: Batch, num_classes: int | None, policy: Policy, where: str
+) -> tuple[Batch, int, int]:
+    """Refuses or drops faulty rows; ``repair`` keeps those whose inputs can be filled in later.
+
+    Returns:
+        columns: the rows that stay.
+        missing: how many were left out for a missing value.
+        malformed: how many were left out as malformed.
+
+    Raises:
+        UserError: under ``error``, naming the first faulty row.
+    """
+    missing, malformed = find_faults(columns, num_classes)
+    if policy == "error" and (missing.any() or malformed.any()):
+        raise UserError(_describe(columns, missing, malformed, num_classes, where))
+    targets = columns["targets"]
+    if policy == "repair":  # a target is never invented
+        missing &= np.isnan(targets) if targets.dtype.kind == "f" else False
+    keep = ~(missing | malformed)
+    if not keep.all():
+        columns = {name: column[keep] for name, column in columns.items()}
+    return columns, int((missing & ~malformed).sum()), int(malformed.sum())
+
+
+def _describe(
+    columns: Batch,
+    missing: np.ndarray,
+    malformed: np.ndarray,
+    num_classes: int | None,
+    where: str,
+) -> str:
+    row = int(np.argmax(missing | malformed))
+    label = columns["targets"][row]
+    if num_classes is not None and not 0 <= label < num_classes:
+        note = " (-1 marks an unlabelled set)" if label == -1 else ""
+        return (
+            f"{where}: row {row} has label {label}{note}, labels must lie in "
+            f"0..{num_classes - 1}; {int(malformed.sum())} rows are malformed, "
+            "leave them out with --data.missing drop"
+        )
+    kind, rows = ("missing (NaN)", missing) if missing[row] else ("infinite", malformed)
+    fix = "drop or repair" if missing[row] else "drop"
+    return (
+        f"{where}: {int(rows.sum())} of {len(rows)} rows have {kind} values, row {row} is the "
+        f"first; all must be finite: mend the set, or use --data.missing {fix}"
+    )
+
+
+def row_digests(columns: Batch, names: Sequence[str]) -> list[bytes]:
+    """16 bytes a row that agree exactly when the named columns do, bit for bit."""
+    arrays = [np.ascontiguousarray(columns[name]) for name in names]
+    digests = []
+    for row in zip(*arrays, strict=True):
+        digest = hashlib.blake2b(digest_size=16)
+        for value in row:
+            digest.update(value.tobytes())
+        digests.append(digest.digest())
+    return digests
+
+
+def fresh_rows(columns: Batch, held_out: set[bytes], seen: set[bytes]) -> tuple[Batch, int, int]:
+    """Train rows that neither occur in the eval split nor repeat an earlier row.
+
+    A row counts as held out when its inputs are (whatever its target says), as repeated when
+    inputs and target are.
+
+    Args:
+        columns: the train split.
+        held_out: digests of the eval split's inputs.
+        seen: digests of earlier train rows; those that stay are added.
+
+    Returns:
+        columns, how many were removed as repeated, how many as held out.
+    """
+    count = len(columns["targets"])
+    keep, repeated, leaked = np.ones(count, bool), 0, 0
+    inputs = row_digests(columns, ["inputs"])
+    both = row_digests(columns, ["inputs", "targets"])
+    for i in range(count):
+        if inputs[i] in held_out:
+            leaked += 1
+        elif both[i] in seen:
+            repeated += 1
+        else:
+            seen.add(both[i])
+            continue
+        keep[i] = False
+    if not keep.all():
+        columns = {name: column[keep] for name, column in columns.items()}
+    return columns, repeated, leaked
+
+
+def repair(
+    train: np.ndarray, others: Sequence[np.ndarray], categories: Sequence[int], where: str
+) -> int:
+    """Fills NaN in place with the train split's median, or its most frequent code; returns how many.
+
+    Args:
+        train: inputs [N, ...] that give the values, repaired too.
+        others: further inputs of the same kind to repair with the same values.
+        categories: positions on the last axis that hold codes.
+        where: how the message names the set.
+
+    Raises:
+        UserError: when a feature is missing in every train row.
+    """
+    gone = np.isnan(train).all(0)
+    if gone.any():
+        raise UserError(
+            f"{where}: feature {np.argwhere(gone)[0].tolist()} is missing in every row, so nothing "
+            "can repair it; remove it from the set"
+        )
+    fill = np.nanmedian(train, axis=0)
+    for i in categories:
+        codes = train[:, i][~np.isnan(train[:, i])]
+        fill[..., i] = np.bincount(codes.astype(int)).argmax()  # the smallest code of a tie
+    filled = 0
+    for inputs in (train, *others):
+        holes = np.isnan(inputs)
+        filled += int(holes.sum())
+        np.copyto(inputs, np.broadcast_to(fill, inputs.shape), where=holes, casting="same_kind")
+    return filled

@@ -1,0 +1,53 @@
+"""What data a run uses, as one frozen value; nothing heavy is imported to make one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+TFDS_PREFIX = "tfds:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Names the data and how they are cleaned and resized.
+
+    Raises:
+        ValueError: naming the field, its value and the rule.
+    """
+
+    name: str = "mnist_5k"
+    """An embedded set (mnist_5k, diabetes, breast_cancer), tfds:NAME, or several joined by +."""
+    weights: tuple[float, ...] = ()
+    """Share of each source when several are joined; empty means in proportion to their sizes."""
+    data_dir: Path | None = None
+    """A prepared TFDS folder (one with dataset_info.json), or the folder that holds such sets."""
+    train_split: str = "train"
+    """Split to learn from; TFDS slices such as train[:80%] work too."""
+    eval_split: str = "test"
+    """Split to measure on; rows of it that also occur in the train split leave the train split."""
+    deduplicate: bool = True
+    """Remove repeated rows from the train split, and train rows that the eval split holds."""
+    missing: Literal["error", "drop", "repair"] = "error"
+    """Rows with missing values: stop, leave them out, or fill in the train split's median."""
+    resize: int | None = None
+    """Side of the square that images are scaled and centre-cropped to."""
+
+    def __post_init__(self):
+        if not all(self.names):
+            raise ValueError(f"{self.name=} has an empty part; write A, tfds:B or A+tfds:B")
+        if self.weights and len(self.weights) != len(self.names):
+            raise ValueError(
+                f"{self.weights=} has {len(self.weights)} values for {len(self.names)} sources "
+                f"in {self.name=}; give one each, or none"
+            )
+        if any(not 0 < weight < float("inf") for weight in self.weights):
+            raise ValueError(f"{self.weights=} must all be positive and finite")
+        if self.missing not in ("error", "drop", "repair"):
+            raise ValueError(f"{self.missing=} must be error, drop or repair")
+        if self.resize is not None and self.resize < 1:
+            raise ValueError(f"{self.resize=} must be at least 1 pixel")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The sources, in order."""
+        return tuple(part.strip() for part in self.name.split("+"))

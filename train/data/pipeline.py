@@ -1,0 +1,264 @@
+"""From a source to batches: seeded order, shards, background threads, the device, the position.
+
+The order of rows is a function of (seed, epoch) alone, and batch k is rows k*B .. (k+1)*B of the
+endless sequence of epochs. So a position is one number, nothing is ever dropped at the end of an
+epoch, the batches are the same on one process and on many (process p of P takes the p-th of P equal
+parts of every batch), and a run can go on with another number of processes.
+"""
+
+import sys
+from collections import deque
+from functools import lru_cache
+from typing import Any, Protocol, runtime_checkable
+
+import grain
+import jax
+import numpy as np
+
+from train.data.dataset import Batch, MixedSource, Source
+from train.errors import UserError
+
+
+_NO_ROWS = np.zeros(0, np.int64)
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """An iterator over batches whose position can be saved and set."""
+
+    def __iter__(self) -> "Batches": ...
+
+    def __next__(self) -> dict[str, Any]: ...
+
+    def get_state(self) -> dict[str, int]:
+        """The position of the next batch that was not delivered yet; JSON can hold it."""
+        ...
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Goes to a position that ``get_state`` gave."""
+        ...
+
+
+class EpochOrder:
+    """The endless order of rows: epoch e is a permutation drawn from (seed, e).
+
+    With weights, epoch e of N rows takes ``counts[i]`` rows from part i, the next ones of that
+    part's own endless shuffled order, and shuffles them among each other: proportions are exact in
+    every epoch and every row of a part is seen once before any is seen again.
+
+    Raw Philox output is sorted, rather than calling ``Generator.permutation``, because numpy keeps
+    the former the same in all versions and not the latter.
+    """
+
+    def __init__(self, source: Source, seed: int):
+        mixed = isinstance(source, MixedSource)
+        self.sizes = [len(part) for part in source.parts] if mixed else [len(source)]
+        weights = source.weights if mixed else (1.0,)
+        self.seed = seed
+        self.length = sum(self.sizes)
+        self.counts = _shares(self.length, weights)
+        self.epoch = lru_cache(maxsize=2)(self._epoch)  # a batch touches one epoch or two
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Row numbers at positions ``start`` to ``stop`` of the endless order, int64."""
+        pieces = []
+        while start < stop:
+            epoch, offset = divmod(start, self.length)
+            piece = self.epoch(epoch)[offset : offset + stop - start]
+            pieces.append(piece)
+            start += len(piece)
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        chosen, first = [], 0
+        for part, (size, count) in enumerate(zip(self.sizes, self.counts, strict=True)):
+            start = epoch * count
+            passes = range(start // size, -(-(start + count) // size))
+            endless = [self._permutation(size, part + 1, i) for i in passes]
+            offset = start - passes.start * size if endless else 0
+            chosen.append(first + np.concatenate([_NO_ROWS, *endless])[offset : offset + count])
+            first += size
+        rows = np.concatenate(chosen)
+        return rows if len(self.sizes) == 1 else rows[self._permutation(self.length, 0, epoch)]
+
+    def _permutation(self, size: int, stream: int, epoch: int) -> np.ndarray:
+        bits = np.random.Philox(key=[self.seed, epoch], counter=[0, 0, 0, stream])
+        return np.argsort(bits.random_raw(size), kind="stable")
+
+
+def _shares(total: int, weights: tuple[float, ...]) -> list[int]:
+    """Splits ``total`` in proportion to ``weights`` by the largest-remainder rule."""
+    exact = np.asarray(weights, np.float64) / sum(weights) * total
+    counts = np.floor(exact).astype(int)
+    for i in np.argsort(counts - exact, kind="stable")[: total - counts.sum()]:
+        counts[i] += 1
+    return counts.tolist()
+
+
+class _TrainTable:
+    """Batch k as the k-th element of an endless random-access table."""
+
+    def __init__(self, source: Source, order: EpochOrder, batch_size: int, shard: tuple[int, int]):
+        self._source, self._order, self._batch_size = source, order, batch_size
+        self._index, self._count = shard
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __getitem__(self, k: int) -> Batch:
+        local = self._batch_size // self._count
+        start = k * self._batch_size + self._index * local
+        return self._source.gather(self._order.rows(start, start + local))
+
+
+class _EvalTable:
+    """Batch k of one pass in order, padded to full size with its first row."""
+
+    def __init__(self, source: Source, batch_size: int, shard: tuple[int, int]):
+        self._source, self._batch_size = source, batch_size
+        self._index, self._count = shard
+
+    def __len__(self) -> int:
+        return -(-len(self._source) // self._batch_size)
+
+    def __getitem__(self, k: int) -> Batch:
+        local = self._batch_size // self._count
+        rows = k * self._batch_size + self._index * local + np.arange(local)
+        mask = rows < len(self._source)
+        return {**self._source.gather(np.where(mask, rows, 0)), "mask": mask}
+
+
+class TrainBatches:
+    """Endless shuffled batches, made a few ahead in background threads by grain."""
+
+    def __init__(self, source: Source, batch_size: int, seed: int, shard: tuple[int, int]):
+        self._order = EpochOrder(source, seed)
+        self._identity = {"batch_size": batch_size, "seed": seed, "num_rows": len(source)}
+        table = _TrainTable(source, self._order, batch_size, shard)
+        self._iterator = iter(_prefetched(table))
+
+    def __iter__(self) -> "TrainBatches":
+        return self
+
+    def __next__(self) -> Batch:
+        return next(self._iterator)
+
+    def get_state(self) -> dict[str, int]:
+        """The number of the next undelivered batch, with what that number is a number of."""
+        return {"next_batch": self._iterator.get_state()["next_index"], **self._identity}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Goes to a saved position.
+
+        Raises:
+            UserError: when it was saved with another batch size, seed or number of rows.
+        """
+        for name, value in self._identity.items():
+            if state[name] != value:
+                raise UserError(
+                    f"the saved data position belongs to {name}={state[name]}, this run has "
+                    f"{name}={value}: use the same value, or another work folder"
+                )
+        self._iterator.set_state({"next_index": state["next_batch"]})
+
+
+def train_batches(
+    source: Source, *, batch_size: int, seed: int, shard: tuple[int, int] | None = None
+) -> TrainBatches:
+    """Endless batches of ``source``, shuffled anew each epoch.
+
+    Args:
+        source: where rows come from.
+        batch_size: rows of one step over all processes; each gets an equal part of every batch.
+        seed: decides the order of rows, nothing else does.
+        shard: (index, count) of this process; JAX's own by default.
+
+    Raises:
+        UserError: when the batch is larger than the source or not divisible by the processes.
+    """
+    shard = _checked_shard(batch_size, shard)
+    if not 0 <= seed < 2**64:
+        raise UserError(f"seed={seed} must lie in 0 .. 2**64 - 1")
+    if batch_size > len(source):
+        raise UserError(
+            f"batch size {batch_size} is larger than the train split of {len(source)} rows: "
+            f"use at most {len(source)}"
+        )
+    return TrainBatches(source, batch_size, seed, shard)
+
+
+def eval_batches(source: Source, *, batch_size: int, shard: tuple[int, int] | None = None) -> Any:
+    """One pass over ``source`` in order; ``mask`` [B] is False on the last batch's padding rows.
+
+    Args:
+        source: where rows come from.
+        batch_size: rows of one batch over all processes; each gets an equal part.
+        shard: (index, count) of this process; JAX's own by default.
+
+    Raises:
+        UserError: when the batch is not divisible by the processes.
+    """
+    return iter(_prefetched(_EvalTable(source, batch_size, _checked_shard(batch_size, shard))))
+
+
+def _prefetched(table: Any) -> grain.IterDataset:
+    # One thread: a gather takes microseconds, and record files are read by threads of their own.
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+    return grain.MapDataset.source(table).to_iter_dataset(options)
+
+
+def _checked_shard(batch_size: int, shard: tuple[int, int] | None) -> tuple[int, int]:
+    index, count = shard or (jax.process_index(), jax.process_count())
+    if batch_size < 1 or batch_size % count:
+        raise UserError(f"batch size {batch_size} must be a positive multiple of {count} processes")
+    return index, count
+
+
+class DeviceBatches:
+    """Keeps ``ahead`` batches on their way to the device while the step before them runs."""
+
+    def __init__(self, iterator: Batches, sharding: jax.sharding.Sharding | None, ahead: int):
+        self._iterator, self._sharding, self._ahead = iterator, sharding, ahead
+        self._position = iterator.get_state()
+        self._buffer: deque[tuple[dict[str, jax.Array], dict[str, int]]] = deque()
+
+    def __iter__(self) -> "DeviceBatches":
+        return self
+
+    def __next__(self) -> dict[str, jax.Array]:
+        while len(self._buffer) <= self._ahead:
+            batch = next(self._iterator)
+            self._buffer.append((self._put(batch), self._iterator.get_state()))
+        batch, self._position = self._buffer.popleft()
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        """The position after the last batch delivered, not after the last one fetched ahead."""
+        return self._position
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Goes to a saved position; batches fetched ahead are thrown away."""
+        self._iterator.set_state(state)
+        self._buffer.clear()
+        self._position = state
+
+    def _put(self, batch: Batch) -> dict[str, jax.Array]:
+        if self._sharding is None:
+            return jax.device_put(batch)
+        return {
+            name: jax.make_array_from_process_local_data(self._sharding, values)
+            for name, values in batch.items()
+        }
+
+
+def to_device(
+    iterator: Batches, *, sharding: jax.sharding.Sharding | None = None, ahead: int = 2
+) -> DeviceBatches:
+    """Moves batches to the default device, or spreads them by ``sharding``, ahead of their use.
+
+    Args:
+        iterator: endless batches of numpy arrays.
+        sharding: how the first axis lies on the devices of all processes.
+        ahead: batches in flight beside the one delivered.
+    """
+    return DeviceBatches(iterator, sharding, ahead)

@@ -1,0 +1,147 @@
+"""Where prepared TFDS sets lie, how the embedded ones get there, and how others are found there."""
+
+import contextlib
+import difflib
+import fcntl
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from train.data.config import TFDS_PREFIX
+from train.data.embedded import NAMES
+from train.errors import UserError
+
+INFO = "dataset_info.json"  # TFDS writes it last: a folder that has it is complete
+
+
+def data_home() -> Path:
+    """TFDS's usual place: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def folder_of(name: str, data_dir: Path | None = None) -> Path:
+    """The prepared folder of a set; an embedded set is prepared first where needed.
+
+    Args:
+        name: an embedded set's name, or ``tfds:NAME``, ``tfds:NAME/CONFIG:VERSION``.
+        data_dir: the prepared folder itself, the set's folder, or the folder that holds the set.
+
+    Raises:
+        UserError: for an unknown name, or one that is not prepared there.
+    """
+    plain = name.removeprefix(TFDS_PREFIX)
+    if data_dir is not None:
+        return _inside(plain, data_dir.expanduser())
+    if plain in NAMES:
+        return prepare(plain)
+    if name == plain:
+        raise UserError(f"unknown data set {name!r}{_nearest(plain)}")
+    return _prepared(plain, data_home()) or _refuse(plain)
+
+
+def prepare(name: str) -> Path:
+    """Writes an embedded set as TFDS records unless that was done before; returns its folder.
+
+    A lock keeps two processes from writing at once, TFDS renames the finished folder into place,
+    and what a killed process left behind is removed by the next.
+
+    Raises:
+        UserError: when the embedded file is corrupt or the place cannot be written.
+    """
+    home = data_home()
+    if done := _prepared(name, home):
+        return done
+    from train.data.builders import BUILDERS, tfds
+
+    tfds.disable_progress_bar()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with (home / f".{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the system releases it when the process dies
+            if done := _prepared(name, home):
+                return done
+            for leftover in (home / name).glob("*incomplete*"):
+                shutil.rmtree(leftover)
+            print(f"preparing {name} in {home / name}", file=sys.stderr)
+            with contextlib.redirect_stdout(sys.stderr):  # TFDS prints on standard output
+                builder = BUILDERS[name](data_dir=os.fspath(home), file_format="array_record")
+                with contextlib.redirect_stdout(open(os.devnull, "w")) as quiet, quiet:
+                    builder.download_and_prepare()
+            return Path(builder.data_path)
+    except OSError as error:
+        raise UserError(
+            f"data sets cannot be written to {home} ({error.strerror or error}): "
+            "set TFDS_DATA_DIR to a folder that you can write"
+        ) from error
+
+
+def _inside(name: str, data_dir: Path) -> Path:
+    if (data_dir / INFO).is_file():
+        return data_dir
+    if found := _prepared(name, data_dir):
+        return found
+    if versions := [path.parent for path in data_dir.glob(f"*/{INFO}")]:
+        return max(versions, key=_version)
+    if not data_dir.is_dir():
+        raise UserError(f"data folder {data_dir} does not exist: give a prepared TFDS folder")
+    held = sorted({path.relative_to(data_dir).parts[0] for path in _infos(data_dir)})
+    if not held:
+        raise UserError(
+            f"{data_dir} is not a prepared TFDS folder: neither it nor a folder in it has {INFO}"
+        )
+    raise UserError(
+        f"{data_dir} holds no prepared set {name!r}; it holds {', '.join(held)}: "
+        f"choose one with --data {TFDS_PREFIX}{held[0]}"
+    )
+
+
+def _infos(folder: Path) -> list[Path]:
+    """The descriptions of all sets below: NAME/VERSION and NAME/CONFIG/VERSION, finished ones."""
+    found = [*folder.glob(f"*/*/{INFO}"), *folder.glob(f"*/*/*/{INFO}")]
+    return [path for path in found if "incomplete" not in path.parent.name]
+
+
+def _prepared(name: str, home: Path) -> Path | None:
+    """The newest prepared version of NAME, NAME:VERSION, NAME/CONFIG or NAME/CONFIG:VERSION."""
+    base, _, version = name.partition(":")
+    found = [path.parent for path in _infos(home) if path.is_relative_to(home / base)]
+    found = [folder for folder in found if version in ("", folder.name)]
+    configs = sorted({folder.parent.relative_to(home).as_posix() for folder in found})
+    if len(configs) > 1:
+        raise UserError(
+            f"data set {name!r} is prepared in several configurations; choose one of "
+            + ", ".join(TFDS_PREFIX + config for config in configs)
+        )
+    return max(found, key=_version, default=None)
+
+
+def _version(folder: Path) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdigit() else -1 for part in folder.name.split("."))
+
+
+def _refuse(name: str) -> Path:
+    import tensorflow_datasets as tfds
+
+    home, base = data_home(), name.partition(":")[0]
+    catalogue = tfds.list_builders(with_community_datasets=False)
+    if base.partition("/")[0] not in catalogue:
+        raise UserError(f"unknown data set {TFDS_PREFIX + name!r}{_nearest(base, catalogue)}")
+    raise UserError(
+        f"data set {TFDS_PREFIX + name!r} is not prepared in {home}: where TensorFlow is "
+        f"installed, run python -c \"import tensorflow_datasets as tfds; tfds.builder('{name}', "
+        f"data_dir='{home}', file_format='array_record').download_and_prepare()\""
+    )
+
+
+def _nearest(name: str, catalogue: list[str] | None = None) -> str:
+    """`; did you mean ...?` over embedded sets and TFDS's own."""
+    if catalogue is None:
+        import tensorflow_datasets as tfds
+
+        catalogue = tfds.list_builders(with_community_datasets=False)
+    close = difflib.get_close_matches(name, [*NAMES, *catalogue], n=1)
+    hint = "; did you mean "
+    if not close:
+        return f"; embedded sets are {', '.join(NAMES)}, others are written {TFDS_PREFIX}NAME"
+    return f"{hint}{close[0] if close[0] in NAMES else TFDS_PREFIX + close[0]!r}?"

@@ -1,0 +1,222 @@
+"""Reads prepared TFDS folders, whoever wrote them, into columns; never imports TensorFlow.
+
+A set fits when its supervised keys name an image, a tensor of fixed shape or a dict of scalars as
+inputs, and a class label, a number or a word as the target.
+"""
+
+import io
+import math
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+from tensorflow_datasets.proto import tf_example_pb2
+
+from train.data.transform import resize_images
+from train.errors import UserError
+
+Columns = dict[str, list[Any]]
+F = tfds.features
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared folder: what its records hold and how to read them."""
+
+    folder: Path
+    info: tfds.core.DatasetInfo
+    inputs: dict[str, Any]
+    """Key in the record -> feature; one entry for images and tensors, several for tables."""
+    target: str
+    features: dict[str, Any] = field(default_factory=dict)
+    """All of the above."""
+
+
+def open_folder(folder: Path) -> Prepared:
+    """Opens a prepared TFDS folder.
+
+    Raises:
+        UserError: when its description is damaged or its features do not fit.
+    """
+    try:
+        info = tfds.builder_from_directory(folder).info
+        features = dict(info.features.items())  # pyright: ignore[reportOptionalMemberAccess]
+    except Exception as error:  # TFDS raises whatever its JSON and proto parsers do
+        raise UserError(
+            f"{folder} is damaged: TFDS cannot read its description ({_line(error)}); "
+            "prepare it again"
+        ) from error
+    keys = info.supervised_keys or (("image", "label") if "image" in features else None)
+    if keys is None or not isinstance(keys[1], str):
+        raise UserError(
+            f"{folder} names no supervised keys, so nothing says which feature is the input and "
+            f"which the target; it has {', '.join(features)}"
+        )
+    names = [keys[0]] if isinstance(keys[0], str) else list(keys[0])
+    inputs: dict[str, Any] = {}
+    for name in names:
+        inner = features[name]
+        nested = isinstance(inner, F.FeaturesDict)
+        inputs |= {f"{name}/{k}": f for k, f in inner.items()} if nested else {name: inner}
+    _check_fit(folder, inputs, keys[1], features[keys[1]])
+    return Prepared(folder, info, inputs, keys[1], {**inputs, keys[1]: features[keys[1]]})
+
+
+def _check_fit(folder: Path, inputs: dict[str, Any], target: str, feature: Any) -> None:
+    for name, inner in inputs.items():
+        table = len(inputs) > 1
+        word = isinstance(inner, F.Text)
+        if table and not (isinstance(inner, F.Tensor) and inner.shape == ()):
+            raise UserError(f"{folder}: input {name!r} is {inner}; a table needs scalar features")
+        if not table and (word or not isinstance(inner, F.Image | F.Tensor)):
+            raise UserError(
+                f"{folder}: input {name!r} is {inner}; an Image or a numeric Tensor fits here"
+            )
+    if not isinstance(feature, F.Tensor) or feature.shape not in ((), (1,)):
+        raise UserError(f"{folder}: target {target!r} is {feature}; a ClassLabel or Scalar fits")
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:160]}"
+
+
+class RecordReader:
+    """Random access to the decoded records of one split."""
+
+    def __init__(self, prepared: Prepared, split: str, resize: int | None = None):
+        self.prepared, self.split, self._resize = prepared, split, resize
+        splits = prepared.info.splits
+        if split.partition("[")[0] not in splits:
+            raise UserError(
+                f"{prepared.folder} has no split {split!r}; it has {', '.join(sorted(splits))}"
+            )
+        try:
+            self._files = splits[split].file_instructions
+        except (ValueError, AssertionError) as error:
+            raise UserError(f"split {split!r} of {prepared.folder}: {_line(error)}") from error
+        self._length = sum(
+            file.examples_in_shard if file.take < 0 else file.take for file in self._files
+        )
+        self._fetch = _opener(prepared.info.file_format.value)(self._files) if self._files else None
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def where(self) -> str:
+        """How messages name this split."""
+        return f"split {self.split!r} of {self.prepared.folder}"
+
+    def read(self, rows: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
+        """The rows as one array a feature.
+
+        Raises:
+            UserError: when a record is damaged or has another shape than the first.
+        """
+        wanted = self.prepared.features
+        columns: Columns = {name: [] for name in wanted}
+        try:
+            for record in self._fetch([int(row) for row in rows]) if self._fetch else ():
+                values = tf_example_pb2.Example.FromString(record).features.feature
+                for name, column in columns.items():
+                    column.append(_value(values[name]))
+            return {
+                name: _decode(name, feature, columns[name], self._resize)
+                for name, feature in wanted.items()
+            }
+        except UserError as error:
+            raise UserError(f"{self.where}: {error}") from error
+        except Exception as error:  # array_record, protobuf, zlib and PIL each have their own
+            raise UserError(
+                f"{self.where} is corrupt ({_line(error)}): delete {self.prepared.folder} and "
+                "prepare it again"
+            ) from error
+
+
+def _opener(file_format: str) -> Callable[[Sequence[Any]], Callable[[list[int]], Sequence[bytes]]]:
+    if file_format == "array_record":
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+        return lambda files: ArrayRecordDataSource(files).__getitems__
+    if file_format == "tfrecord":
+        return lambda files: _TFRecords(files).__getitems__
+    raise UserError(
+        f"TFDS sets in {file_format} files cannot be read here: prepare the set with "
+        "file_format='array_record'"
+    )
+
+
+class _TFRecords:
+    """TFRecord files, TFDS's default format: length, checksum, record, checksum, and again."""
+
+    def __init__(self, files: Sequence[Any]):
+        self._places: list[tuple[str, int, int]] = []
+        for file in files:
+            name, places, size = str(file.filename), [], Path(file.filename).stat().st_size
+            with open(name, "rb") as stream:
+                while stream.tell() < size:
+                    length = struct.unpack("<Q", stream.read(12)[:8])[0]
+                    places.append((name, stream.tell(), length))
+                    stream.seek(length + 4, io.SEEK_CUR)
+            end = None if file.take < 0 else file.skip + file.take
+            self._places += places[file.skip : end]
+
+    def __getitems__(self, rows: list[int]) -> list[bytes]:
+        records = []
+        for row in rows:
+            name, offset, length = self._places[row]
+            with open(name, "rb") as stream:
+                stream.seek(offset)
+                records.append(stream.read(length))
+        return records
+
+
+def _value(value: Any) -> Any:
+    kind = value.WhichOneof("kind")
+    if kind is None:
+        raise ValueError("a record lacks a feature")
+    return getattr(value, kind).value
+
+
+def _decode(name: str, feature: Any, values: list[Any], resize: int | None) -> np.ndarray:
+    """One column [N, ...] from the raw values of N records."""
+    if isinstance(feature, F.Image):
+        parts = [_image(feature, value[0]) for value in values]
+        if resize is not None:
+            parts = [resize_images(part[None], resize)[0] for part in parts]
+        shape = parts[0].shape if parts else tuple(side or resize or 0 for side in feature.shape)
+    elif feature.np_dtype in (np.object_, np.str_):
+        return np.array([value[0].decode() for value in values], np.object_)
+    elif values and isinstance(values[0][0], bytes):  # Tensor(encoding="bytes" or "zlib")
+        shape = feature.shape
+        parts = [feature.decode_example_np(value[0]) for value in values]
+    else:
+        shape = feature.shape
+        parts = [np.array(value, feature.np_dtype) for value in values]
+        parts = [part.reshape(shape) if part.size == math.prod(shape) else part for part in parts]
+    for i, part in enumerate(parts):
+        if part.shape != shape:
+            raise UserError(
+                f"feature {name!r} has shape {part.shape} in one record and {shape} in others "
+                f"(record {i} of those read); "
+                + ("set --data.resize" if part.ndim == 3 else "all must agree")
+            )
+    return np.stack(parts) if parts else np.zeros((0, *shape), feature.np_dtype)
+
+
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def _image(feature: Any, content: bytes) -> np.ndarray:
+    if feature.np_dtype != np.uint8:
+        return feature.decode_example_np(content)
+    mode = _MODES[feature.shape[-1] or 3]  # an unknown number of channels means "as in the file"
+    with Image.open(io.BytesIO(content)) as image:
+        pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    return pixels if pixels.ndim == 3 else pixels[..., None]
