@@ -5,9 +5,10 @@
 JSON has no NaN and no infinity, so these are the strings "NaN", "Infinity" and "-Infinity" (as in
 Protocol Buffers' JSON): valid for every parser, and :func:`read` gives the numbers back.
 
-The text file is the truth. Each line goes to the kernel in one write, so a killed run leaves at most
-one torn last line, which reading ignores and resuming removes. The event files under ``tensorboard/``
-are a projection that may lag by `FLUSH_SECONDS`; a resumed run writes them anew from the kept lines.
+The text file is the truth. Each line goes to the kernel in one write, so a killed run leaves at
+most one torn last line, which reading ignores and resuming removes. The event file under
+``tensorboard/`` is a projection that may lag by `FLUSH_SECONDS`; a resumed run writes it anew from
+the kept lines.
 """
 
 import json
@@ -156,8 +157,9 @@ class _EventFile:
             self.write(row)
 
     def write(self, row: dict[str, Any]) -> None:
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.proto.summary_pb2 import Summary
+        # pyright: protobuf makes these classes when its modules are imported.
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore
+        from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore
 
         values = [Summary.Value(tag=k, simple_value=v) for k, v in row.items() if k not in OWN_KEYS]
         event = Event(

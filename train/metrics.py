@@ -1,11 +1,12 @@
 """How good predictions are: the metrics of a whole split, on the host, in float64.
 
-Arguments come in scikit-learn's order, the target first, and the functions agree with it; vectors have
-one entry an example. Everything about classes is read off the confusion matrix, which adds up over
+Arguments come in scikit-learn's order, the target first, and the values agree with it; vectors
+have one entry an example. All about classes is read off the confusion matrix, which adds up over
 pieces of a split: ``confusion_matrix(first) + confusion_matrix(second)``.
 
 What is 0/0 counts as 0: the precision of a class that was never predicted, the recall of a class
-without examples, the F1 of a class with neither. A mean over classes ("macro") leaves out the last kind.
+without examples, the F1 of a class with neither. A mean over classes ("macro") leaves out the
+classes that are neither predicted nor present.
 """
 
 import numpy as np
@@ -124,17 +125,19 @@ def roc_curve(
 
 
 def auroc(target: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the ROC curve, ``P(s⁺ > s⁻) + ½ P(s⁺ = s⁻)`` for a positive and a negative example.
+    """Area under the ROC curve: ``P(s⁺ > s⁻) + ½ P(s⁺ = s⁻)`` (Hanley and McNeil 1982).
 
-    With a column of scores a class (Hanley and McNeil 1982, one class against the rest): the mean
-    over the classes that have examples. For two classes that is the binary area.
+    s⁺ and s⁻ are the scores of a positive and a negative example drawn at random. With a column of
+    scores a class, the mean over the classes that have examples of each one against the rest; for
+    two classes whose scores add up to 1 that is the binary area.
 
     Args:
       target: [B], classes; 0 or 1 where the scores are a vector.
       scores: [B], or [B V] with one column a class.
 
     Raises:
-      ValueError: as :func:`roc_curve`; fewer than two classes have examples; a class without column.
+      ValueError: as :func:`roc_curve`; fewer than two classes have examples; a class outside
+        the columns.
     """
     target, scores = np.asarray(target), np.asarray(scores)
     if scores.ndim != 2:
@@ -168,7 +171,7 @@ def _check_classes(name: str, classes: np.ndarray, num_classes: int) -> None:
     outside = classes[(classes < 0) | (classes >= num_classes)]
     if outside.size:
         raise ValueError(
-            f"{name} holds class {outside[0]}; {num_classes=} allows 0 to num_classes-1"
+            f"{name} holds class {outside[0]}; {num_classes=} allows 0 to {num_classes - 1}"
         )
 
 
