@@ -1,0 +1,1 @@
+"""Pure functions: the mathematics that layers and models are made of."""

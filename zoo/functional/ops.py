@@ -1,0 +1,36 @@
+"""`Ops`: which implementation of each operation a model uses.
+
+The defaults are this package's functions, the mathematics as the papers print it. The `kernels`
+package offers faster ones with the same signatures, proved equal; a model takes either:
+
+    zoo.create("resnet18", rngs=rngs, ops=kernels.best())
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jaxtyping import Array
+
+from zoo.functional.conv import conv, conv_transpose
+from zoo.functional.cross_entropy import softmax_cross_entropy
+from zoo.functional.dense import dense
+from zoo.functional.norm import batch_norm, group_norm, layer_norm, rms_norm
+from zoo.functional.pooling import avg_pool, max_pool
+
+Op = Callable[..., Array]
+
+
+@dataclass(frozen=True)
+class Ops:
+    """One callable an operation; each has the signature of the function that it defaults to."""
+
+    dense: Op = dense
+    conv: Op = conv
+    conv_transpose: Op = conv_transpose
+    max_pool: Op = max_pool
+    avg_pool: Op = avg_pool
+    batch_norm: Op = batch_norm
+    layer_norm: Op = layer_norm
+    group_norm: Op = group_norm
+    rms_norm: Op = rms_norm
+    softmax_cross_entropy: Op = softmax_cross_entropy

@@ -1,0 +1,56 @@
+"""Checks at a model's front door, so that a wrong input or setting is named in one line."""
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+
+def check_input(owner: object, x: Array, **axes: int) -> None:
+    """Raise unless `x` is a floating-point batch with the named axes after the first, in order.
+
+        check_input(self, images, height=28, width=28, channels=1)
+
+    Raises:
+        TypeError: `x` holds no floating-point numbers.
+        ValueError: an axis is missing, or its size is wrong; size 0 in `axes` stands for any.
+    """
+    model = type(owner).__name__
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"{model} wants floating-point inputs, got {x.dtype}; put zoo.layers.Standardize in "
+            "front of it, or convert the inputs to float32"
+        )
+    wants = ", ".join(f"{name}={size}" if size else name for name, size in axes.items())
+    if x.ndim != 1 + len(axes):
+        raise ValueError(
+            f"{model} wants inputs [batch, {wants}], {1 + len(axes)} axes; got {x.ndim} axes, "
+            f"shape {x.shape}"
+        )
+    for axis, (name, size) in enumerate(axes.items(), start=1):
+        if size and x.shape[axis] != size:
+            raise ValueError(
+                f"{model} wants inputs [batch, {wants}]; axis {axis} ({name}) is {x.shape[axis]} "
+                f"instead of {size}, shape {x.shape}; build the model for this shape with "
+                f"{model}Config.for_data"
+            )
+
+
+def check_data_shape(owner: object, input_shape: tuple[int, ...], num_axes: int, axes: str) -> None:
+    """Raise ValueError unless one example has so many axes."""
+    if len(input_shape) != num_axes:
+        raise ValueError(
+            f"{type(owner).__name__} is for examples of shape ({axes}), "
+            f"the data's are of shape {input_shape}"
+        )
+
+
+def check_positive(**sizes: int | tuple[int, ...]) -> None:
+    """Raise ValueError unless every size, and every entry of a tuple of sizes, is at least 1."""
+    for name, size in sizes.items():
+        if min(size if isinstance(size, tuple) else (size,), default=1) < 1:
+            raise ValueError(f"{name}={size} must be at least 1")
+
+
+def check_choice(value: str, choices: tuple[str, ...], name: str) -> None:
+    """Raise ValueError unless the value is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} must be one of {', '.join(choices)}")

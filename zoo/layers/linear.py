@@ -1,0 +1,39 @@
+"""The dense layer."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from zoo.functional.init import Initializer, lecun_normal
+from zoo.functional.ops import Ops
+
+
+class Linear(nnx.Module):
+    """`y = x W + b` on the last axis; W is `[in_dim, out_dim]`.
+
+    Parameters are float32; the product is taken in the input's dtype.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        *,
+        rngs: nnx.Rngs,
+        use_bias: bool = True,
+        kernel_init: Initializer = lecun_normal,
+        ops: Ops = Ops(),
+    ):
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (in_dim, out_dim), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(out_dim)) if use_bias else None
+        self.in_dim = in_dim
+        self.dense = ops.dense
+
+    def __call__(self, x: Float[Array, "... in_dim"]) -> Float[Array, "... out_dim"]:
+        if x.shape[-1] != self.in_dim:
+            raise ValueError(
+                f"x has {x.shape[-1]} features, Linear expects {self.in_dim}; "
+                "did you forget to flatten?"
+            )
+        bias = None if self.bias is None else self.bias.astype(x.dtype)
+        return self.dense(x, self.kernel.astype(x.dtype), bias)

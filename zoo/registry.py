@@ -1,0 +1,96 @@
+"""The models by name: one literal table, and the functions that build from it."""
+
+import dataclasses
+import difflib
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from flax import nnx
+
+from zoo.functional.ops import Ops
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Where a named model lives; the module is imported when the model is first asked for."""
+
+    module: str  # below zoo.models
+    model: str  # class; its config is the class of that name plus "Config"
+    preset: str  # classmethod of the config, or "" for its defaults
+    summary: str
+
+
+MODELS: dict[str, Preset] = {
+    "linear-regression": Preset("linear", "LinearRegression", "", "one matrix product"),
+    "logistic-regression": Preset(
+        "linear", "LogisticRegression", "", "one matrix product, softmax"
+    ),
+    "mlp": Preset("mlp", "MLP", "", "dense 256-128-10"),
+    "convnet-32-64": Preset("convnet", "ConvNet", "convnet_32_64", "3x3 conv 32-64, dense 128-10"),
+    "convnet-64-128": Preset(
+        "convnet", "ConvNet", "convnet_64_128", "3x3 conv 64-128, dense 128-10"
+    ),
+    "resnet18": Preset("resnet", "ResNet", "resnet18", "18 layers, ImageNet stem"),
+    "resnet34": Preset("resnet", "ResNet", "resnet34", "34 layers, ImageNet stem"),
+    "resnet50": Preset("resnet", "ResNet", "resnet50", "50 layers, bottlenecks, ImageNet stem"),
+    "resnet18-cifar": Preset("resnet", "ResNet", "resnet18_cifar", "18 layers, CIFAR stem"),
+    "resnet34-cifar": Preset("resnet", "ResNet", "resnet34_cifar", "34 layers, CIFAR stem"),
+    "resnet50-cifar": Preset("resnet", "ResNet", "resnet50_cifar", "50 layers, CIFAR stem"),
+}
+
+
+def names() -> list[str]:
+    """The names that `create` knows."""
+    return list(MODELS)
+
+
+def config(name: str, **overrides: Any) -> Any:
+    """The named preset's config, with fields replaced.
+
+    Raises:
+        ValueError: no such model or no such field (the nearest name is given), or a bad value.
+    """
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}{_nearest(name, names())}")
+    row = MODELS[name]
+    config_class = getattr(_module(row), f"{row.model}Config")
+    preset = getattr(config_class, row.preset)() if row.preset else config_class()
+    fields = [field.name for field in dataclasses.fields(preset)]
+    for field in overrides:
+        if field not in fields:
+            raise ValueError(
+                f"{config_class.__name__} has no field {field!r}{_nearest(field, fields)}"
+            )
+    return dataclasses.replace(preset, **overrides)
+
+
+def build(config: Any, *, rngs: nnx.Rngs, ops: Ops = Ops()) -> Any:
+    """The model that a config describes: the class beside `XConfig` named `X`."""
+    config_class = type(config)
+    module = importlib.import_module(config_class.__module__)
+    return getattr(module, config_class.__name__.removesuffix("Config"))(config, rngs=rngs, ops=ops)
+
+
+def create(name: str, *, rngs: nnx.Rngs, ops: Ops = Ops(), **overrides: Any) -> Any:
+    """Build a named model, for example `create("resnet18", rngs=nnx.Rngs(0), num_classes=10)`.
+
+    Args:
+        name: one of `names()`.
+        rngs: the stream `params` draws the initial parameters.
+        ops: which implementation of each operation to use; the reference by default.
+        **overrides: config fields to change.
+
+    Raises:
+        ValueError: no such model or no such field (the nearest name is given), or a bad value.
+    """
+    return build(config(name, **overrides), rngs=rngs, ops=ops)
+
+
+def _module(row: Preset) -> Any:
+    return importlib.import_module(f"zoo.models.{row.module}")
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    match = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {match[0]!r}?" if match else f"; known are {', '.join(known)}"
