@@ -8,16 +8,15 @@ Everything but the configuration is imported on first use: TFDS, grain and JAX t
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from train.data.config import DataConfig
+from train.data.config import AugmentConfig, DataConfig
 
 if TYPE_CHECKING:
-    from train.data.augment import AugmentConfig, augment
+    from train.data.augment import augment
     from train.data.dataset import Dataset, Source
     from train.data.load import load
     from train.data.pipeline import Batches, eval_batches, to_device, train_batches
 
 _HOME = {
-    "AugmentConfig": "augment",
     "augment": "augment",
     "Batches": "pipeline",
     "Dataset": "dataset",

@@ -50,7 +50,7 @@ def split_by_digest(name: str, groups: np.ndarray) -> np.ndarray:
     rather than a random generator, because no library version can change it.
     """
     digests = np.array(
-        [hashlib.sha256(f"{name}:{i}".encode()).digest() for i in range(len(groups))]
+        [hashlib.sha256(f"{name}:{i}".encode()).hexdigest() for i in range(len(groups))]
     )
     test = np.zeros(len(groups), bool)
     for group in np.unique(groups):

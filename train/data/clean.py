@@ -132,7 +132,7 @@ def fresh_rows(columns: Batch, held_out: set[bytes], seen: set[bytes]) -> tuple[
 def repair(
     train: np.ndarray, others: Sequence[np.ndarray], categories: Sequence[int], where: str
 ) -> int:
-    """Fills NaN in place with the train split's median, or its most frequent code; returns how many.
+    """Fills NaN in place with the train split's median or most frequent code; returns how many.
 
     Args:
         train: inputs [N, ...] that give the values, repaired too.

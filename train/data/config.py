@@ -1,4 +1,4 @@
-"""What data a run uses, as one frozen value; nothing heavy is imported to make one."""
+"""What data a run uses and how it augments them, as frozen values; importing this is cheap."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,3 +51,30 @@ class DataConfig:
     def names(self) -> tuple[str, ...]:
         """The sources, in order."""
         return tuple(part.strip() for part in self.name.split("+"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Which augmentations, and how strong; all are off by default.
+
+    Raises:
+        ValueError: naming the field, its value and the rule.
+    """
+
+    shift: int = 0
+    """Largest translation in pixels along either axis; what comes into view is 0."""
+    crop_padding: int = 0
+    """Pixels of mirrored border added on each side before a crop of the old size."""
+    flip: bool = False
+    """Mirror left and right with probability 1/2."""
+    cutout: int = 0
+    """Side of a square of zeros around a random pixel, clipped at the border."""
+    mixup: float = 0.0
+    """Alpha of the Beta(alpha, alpha) that weights mix with; 0 means no mixing."""
+
+    def __post_init__(self):
+        for name in ("shift", "crop_padding", "cutout"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be 0 (off) or more pixels")
+        if not 0 <= self.mixup < float("inf"):
+            raise ValueError(f"{self.mixup=} must be 0 (off) or a finite positive alpha")

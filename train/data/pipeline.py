@@ -8,6 +8,7 @@ parts of every batch), and a run can go on with another number of processes.
 
 import sys
 from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,7 +18,6 @@ import numpy as np
 
 from train.data.dataset import Batch, MixedSource, Source
 from train.errors import UserError
-
 
 _NO_ROWS = np.zeros(0, np.int64)
 
@@ -215,21 +215,24 @@ def _checked_shard(batch_size: int, shard: tuple[int, int] | None) -> tuple[int,
 
 
 class DeviceBatches:
-    """Keeps ``ahead`` batches on their way to the device while the step before them runs."""
+    """Keeps ``ahead`` batches on their way to the device while the step before them runs.
+
+    A thread of its own fetches and transfers, since one transfer costs the host about 0.2 ms.
+    """
 
     def __init__(self, iterator: Batches, sharding: jax.sharding.Sharding | None, ahead: int):
         self._iterator, self._sharding, self._ahead = iterator, sharding, ahead
         self._position = iterator.get_state()
-        self._buffer: deque[tuple[dict[str, jax.Array], dict[str, int]]] = deque()
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="to-device")
+        self._pending: deque[Future[tuple[dict[str, jax.Array], dict[str, int]]]] = deque()
 
     def __iter__(self) -> "DeviceBatches":
         return self
 
     def __next__(self) -> dict[str, jax.Array]:
-        while len(self._buffer) <= self._ahead:
-            batch = next(self._iterator)
-            self._buffer.append((self._put(batch), self._iterator.get_state()))
-        batch, self._position = self._buffer.popleft()
+        while len(self._pending) <= self._ahead:
+            self._pending.append(self._worker.submit(self._fetch))
+        batch, self._position = self._pending.popleft().result()
         return batch
 
     def get_state(self) -> dict[str, int]:
@@ -238,9 +241,16 @@ class DeviceBatches:
 
     def set_state(self, state: dict[str, int]) -> None:
         """Goes to a saved position; batches fetched ahead are thrown away."""
+        for future in self._pending:
+            future.cancel()
+        wait(self._pending)  # the one under way cannot be cancelled
+        self._pending.clear()
         self._iterator.set_state(state)
-        self._buffer.clear()
         self._position = state
+
+    def _fetch(self) -> tuple[dict[str, jax.Array], dict[str, int]]:
+        batch = next(self._iterator)
+        return self._put(batch), self._iterator.get_state()
 
     def _put(self, batch: Batch) -> dict[str, jax.Array]:
         if self._sharding is None:

@@ -139,7 +139,7 @@ def _nearest(name: str, catalogue: list[str] | None = None) -> str:
     if catalogue is None:
         import tensorflow_datasets as tfds
 
-        catalogue = tfds.list_builders(with_community_datasets=False)
+        catalogue = list(tfds.list_builders(with_community_datasets=False))
     close = difflib.get_close_matches(name, [*NAMES, *catalogue], n=1)
     hint = "; did you mean "
     if not close:

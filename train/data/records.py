@@ -21,7 +21,8 @@ from train.data.transform import resize_images
 from train.errors import UserError
 
 Columns = dict[str, list[Any]]
-F = tfds.features
+F: Any = tfds.features  # TFDS's own annotations are too loose to check against
+_EXAMPLE: Any = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]  # generated
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Prepared:
     """A prepared folder: what its records hold and how to read them."""
 
     folder: Path
-    info: tfds.core.DatasetInfo
+    info: Any
+    """TFDS's DatasetInfo."""
     inputs: dict[str, Any]
     """Key in the record -> feature; one entry for images and tensors, several for tables."""
     target: str
@@ -44,8 +46,8 @@ def open_folder(folder: Path) -> Prepared:
         UserError: when its description is damaged or its features do not fit.
     """
     try:
-        info = tfds.builder_from_directory(folder).info
-        features = dict(info.features.items())  # pyright: ignore[reportOptionalMemberAccess]
+        info: Any = tfds.builder_from_directory(folder).info
+        features: dict[str, Any] = dict(info.features.items())
     except Exception as error:  # TFDS raises whatever its JSON and proto parsers do
         raise UserError(
             f"{folder} is damaged: TFDS cannot read its description ({_line(error)}); "
@@ -123,7 +125,7 @@ class RecordReader:
         columns: Columns = {name: [] for name in wanted}
         try:
             for record in self._fetch([int(row) for row in rows]) if self._fetch else ():
-                values = tf_example_pb2.Example.FromString(record).features.feature
+                values = _EXAMPLE.FromString(record).features.feature
                 for name, column in columns.items():
                     column.append(_value(values[name]))
             return {

@@ -27,11 +27,12 @@ def moments(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     variance = sum(((chunk - mean) ** 2).sum(0) for chunk in chunks) / len(flat)
     # Rounding leaves a constant column a variance of about (eps * mean)^2, not exactly 0.
     constant = variance <= (1e-12 * np.abs(mean)) ** 2
-    return np.float32(mean), np.float32(np.where(constant, 1.0, np.sqrt(variance)))
+    std = np.where(constant, 1.0, np.sqrt(variance))
+    return np.asarray(mean, np.float32), std.astype(np.float32)
 
 
 def resize_images(images: np.ndarray, side: int) -> np.ndarray:
-    """Scales the shorter side to ``side`` and crops the centre square: [N, H, W, C] -> [N, I, I, C].
+    """Scales the shorter side to ``side``, crops the centre: [N, H, W, C] -> [N, I, I, C].
 
     Bilinear with antialiasing, as Pillow's ``BILINEAR``: when shrinking, the triangle filter is
     as wide as the step between output pixels, so no input pixel is skipped. Width first, then
