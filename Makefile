@@ -4,6 +4,8 @@ VENV   ?= .venv
 EXTRAS ?= test,parity
 PY     := $(VENV)/bin/python
 
+export NO_MKDOCS_2_WARNING := 1 # mkdocs-material's notice about other projects
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test test-newest lint format docs serve-docs bench constraints clean FORCE
