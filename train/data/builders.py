@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from etils import epath
 
-from train.data.embedded import SHA256
+from train.data.embedded import SHA256, VERSION
 from train.errors import UserError
 
 FOLDER = Path(__file__).parent / "embedded"
@@ -63,9 +64,9 @@ def split_by_digest(name: str, groups: np.ndarray) -> np.ndarray:
 class _Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Shared by the three: columns in, records out in the order of the file."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version(VERSION)
     # TFDS would find this out through importlib_resources, which it does not always install.
-    code_path = Path(__file__)
+    code_path = epath.Path(__file__)
 
     def _columns(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """All columns, and which rows are the test split [N]."""
@@ -74,12 +75,13 @@ class _Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _describe(
         self, features: dict[str, Any], description: str, homepage: str
     ) -> tfds.core.DatasetInfo:
+        inputs, target = features
         return tfds.core.DatasetInfo(
             builder=self,
             description=description,
             homepage=homepage,
             features=tfds.features.FeaturesDict(features),
-            supervised_keys=tuple(features),
+            supervised_keys=(inputs, target),
             disable_shuffling=True,  # the pipeline shuffles; record i stays row i of its split
         )
 

@@ -37,9 +37,20 @@ def find_faults(columns: Batch, num_classes: int | None) -> tuple[np.ndarray, np
 
 
 def treat_faults(
-    columns: Batch, num_classes: int | None, policy: Policy, where: str
+    columns: Batch,
+    num_classes: int | None,
+    policy: Policy,
+    where: str,
+    rows: np.ndarray | None = None,
 ) -> tuple[Batch, int, int]:
     """Refuses or drops faulty rows; ``repair`` keeps those whose inputs can be filled in later.
+
+    Args:
+        columns: ``inputs`` [N, ...] and ``targets`` [N].
+        num_classes: as in :func:`find_faults`.
+        policy: what to do with a faulty row.
+        where: how the message names the rows.
+        rows: their numbers [N] for the message, 0 .. N - 1 by default.
 
     Returns:
         columns: the rows that stay.
@@ -51,7 +62,11 @@ def treat_faults(
     """
     missing, malformed = find_faults(columns, num_classes)
     if policy == "error" and (missing.any() or malformed.any()):
-        raise UserError(_describe(columns, missing, malformed, num_classes, where))
+        first = int(np.argmax(missing | malformed))
+        number = first if rows is None else int(rows[first])
+        raise UserError(
+            f"{where}: row {number} " + _fault(columns, first, missing, malformed, num_classes)
+        )
     targets = columns["targets"]
     if policy == "repair":  # a target is never invented
         missing &= np.isnan(targets) if targets.dtype.kind == "f" else False
@@ -61,27 +76,25 @@ def treat_faults(
     return columns, int((missing & ~malformed).sum()), int(malformed.sum())
 
 
-def _describe(
-    columns: Batch,
-    missing: np.ndarray,
-    malformed: np.ndarray,
-    num_classes: int | None,
-    where: str,
+def _fault(
+    columns: Batch, row: int, missing: np.ndarray, malformed: np.ndarray, num_classes: int | None
 ) -> str:
-    row = int(np.argmax(missing | malformed))
-    label = columns["targets"][row]
+    label, count = columns["targets"][row], len(missing)
     if num_classes is not None and not 0 <= label < num_classes:
-        note = " (-1 marks an unlabelled set)" if label == -1 else ""
+        note = " (-1 marks unlabelled rows)" if label == -1 else ""
         return (
-            f"{where}: row {row} has label {label}{note}, labels must lie in "
-            f"0..{num_classes - 1}; {int(malformed.sum())} rows are malformed, "
-            "leave them out with --data.missing drop"
+            f"has label {label}{note}, labels must lie in 0..{num_classes - 1}; "
+            f"{malformed.sum()} of {count} rows are malformed: mend the set, or leave them out "
+            "with --data.missing drop"
         )
-    kind, rows = ("missing (NaN)", missing) if missing[row] else ("infinite", malformed)
-    fix = "drop or repair" if missing[row] else "drop"
+    kind, rows, fix = (
+        ("missing (NaN)", missing, "drop or repair")
+        if missing[row]
+        else ("infinite", malformed, "drop")
+    )
     return (
-        f"{where}: {int(rows.sum())} of {len(rows)} rows have {kind} values, row {row} is the "
-        f"first; all must be finite: mend the set, or use --data.missing {fix}"
+        f"has {kind} values, as {rows.sum()} of {count} rows have; all must be finite: mend the "
+        f"set, or use --data.missing {fix}"
     )
 
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from train.data.config import TFDS_PREFIX
-from train.data.embedded import NAMES
+from train.data.embedded import NAMES, VERSION
 from train.errors import UserError
 
 INFO = "dataset_info.json"  # TFDS writes it last: a folder that has it is complete
@@ -50,8 +50,9 @@ def prepare(name: str) -> Path:
         UserError: when the embedded file is corrupt or the place cannot be written.
     """
     home = data_home()
-    if done := _prepared(name, home):
-        return done
+    folder = home / name / VERSION
+    if (folder / INFO).is_file():
+        return folder
     from train.data.builders import BUILDERS, tfds
 
     tfds.disable_progress_bar()
@@ -59,16 +60,14 @@ def prepare(name: str) -> Path:
         home.mkdir(parents=True, exist_ok=True)
         with (home / f".{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the system releases it when the process dies
-            if done := _prepared(name, home):
-                return done
+            if (folder / INFO).is_file():
+                return folder
             for leftover in (home / name).glob("*incomplete*"):
                 shutil.rmtree(leftover)
-            print(f"preparing {name} in {home / name}", file=sys.stderr)
-            with contextlib.redirect_stdout(sys.stderr):  # TFDS prints on standard output
-                builder = BUILDERS[name](data_dir=os.fspath(home), file_format="array_record")
-                with contextlib.redirect_stdout(open(os.devnull, "w")) as quiet, quiet:
-                    builder.download_and_prepare()
-            return Path(builder.data_path)
+            print(f"preparing {name} in {folder}", file=sys.stderr)
+            with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
+                BUILDERS[name](data_dir=home, file_format="array_record").download_and_prepare()
+            return folder
     except OSError as error:
         raise UserError(
             f"data sets cannot be written to {home} ({error.strerror or error}): "
@@ -123,10 +122,9 @@ def _version(folder: Path) -> tuple[int, ...]:
 def _refuse(name: str) -> Path:
     import tensorflow_datasets as tfds
 
-    home, base = data_home(), name.partition(":")[0]
-    catalogue = tfds.list_builders(with_community_datasets=False)
-    if base.partition("/")[0] not in catalogue:
-        raise UserError(f"unknown data set {TFDS_PREFIX + name!r}{_nearest(base, catalogue)}")
+    home, base = data_home(), name.partition(":")[0].partition("/")[0]
+    if base not in tfds.list_builders(with_community_datasets=False):
+        raise UserError(f"unknown data set {TFDS_PREFIX + name!r}{_nearest(base)}")
     raise UserError(
         f"data set {TFDS_PREFIX + name!r} is not prepared in {home}: where TensorFlow is "
         f"installed, run python -c \"import tensorflow_datasets as tfds; tfds.builder('{name}', "
@@ -134,14 +132,13 @@ def _refuse(name: str) -> Path:
     )
 
 
-def _nearest(name: str, catalogue: list[str] | None = None) -> str:
-    """`; did you mean ...?` over embedded sets and TFDS's own."""
-    if catalogue is None:
-        import tensorflow_datasets as tfds
+def _nearest(name: str) -> str:
+    """The end of a message: the closest of the embedded sets, TFDS's own and the prepared ones."""
+    import tensorflow_datasets as tfds
 
-        catalogue = list(tfds.list_builders(with_community_datasets=False))
-    close = difflib.get_close_matches(name, [*NAMES, *catalogue], n=1)
-    hint = "; did you mean "
+    prepared = {path.relative_to(data_home()).parts[0] for path in _infos(data_home())}
+    catalogue = {*tfds.list_builders(with_community_datasets=False), *prepared} - {*NAMES}
+    close = difflib.get_close_matches(name, [*NAMES, *sorted(catalogue)], n=1)
     if not close:
         return f"; embedded sets are {', '.join(NAMES)}, others are written {TFDS_PREFIX}NAME"
-    return f"{hint}{close[0] if close[0] in NAMES else TFDS_PREFIX + close[0]!r}?"
+    return f"; did you mean {close[0] if close[0] in NAMES else TFDS_PREFIX + close[0]!r}?"
