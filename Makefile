@@ -8,7 +8,7 @@ export NO_MKDOCS_2_WARNING := 1 # mkdocs-material's notice about other projects
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-newest lint format docs serve-docs bench constraints clean FORCE
+.PHONY: help demo test test-newest lint format docs serve-docs bench constraints environment clean FORCE
 
 help: ## List the commands
 	@printf '\nZoo from Scratch\n\n'
@@ -43,6 +43,8 @@ serve-docs: $(VENV)/.docs ## Show the documentation at http://127.0.0.1:8000 whi
 
 bench: $(VENV)/.test ## Measure against stock Flax and PyTorch
 	$(PY) -m benchmarks run
+
+environment: $(VENV)/.test $(VENV)/.docs ## Install everything that the other commands need
 
 clean: ## Remove environments, caches and the built site; runs/ stays
 	rm -rf .venv .venv-* .cache .hypothesis .pytest_cache .ruff_cache build dist site

@@ -29,7 +29,9 @@ def render(latex: str, *, block: bool) -> str:
     except Exception as error:  # the converter has a class of its own for each mistake
         raise ValueError(f"{type(error).__name__} {error} in ${latex}$") from error
     if unknown := _UNKNOWN.search(mathml):
-        what = f"unknown command {unknown[0]}" if unknown[0] != ">&<" else "& outside align or cases"
+        what = (
+            f"unknown command {unknown[0]}" if unknown[0] != ">&<" else "& outside align or cases"
+        )
         raise ValueError(f"{what} in ${latex}$")
     if not block:
         return mathml

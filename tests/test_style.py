@@ -110,8 +110,9 @@ FORBIDDEN = {
     "an open end": r"\b(TO[D]O|FIX[M]E|XX[X]|HAC[K])\b",
     "a path of one machine": r"(?<![\w.~)}])/(tm[p]|wor[k]|roo[t]|hom[e]|User[s])/",
     "a package index's address": r"index-ur[l]|/simpl[e]/",
-    "a silenced checker without a reason beside it": r"^[^#]*# (type: ignor[e]|pyright: ignor[e]|noq[a])"
-    r"(\[[\w, -]*\]|: ?[A-Z0-9, ]+)?\s*$",
+    "a silenced checker without a reason beside it": (
+        r"^[^#]*# (type: ignor[e]|pyright: ignor[e]|noq[a])(\[[\w, -]*\]|: ?[A-Z0-9, ]+)?\s*$"
+    ),
 }
 
 
