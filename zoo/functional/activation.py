@@ -1,4 +1,7 @@
-"""Activation functions, element by element, and softmax. Where libraries disagree, each variant has a name."""
+"""Activation functions, element by element, and softmax.
+
+Where libraries disagree about a function, each variant has its own name.
+"""
 
 import math
 from collections.abc import Callable
@@ -47,7 +50,7 @@ def softplus(x: X) -> X:
 
 
 def gelu_erf(x: X) -> X:
-    """`x · Φ(x)`, Φ the normal distribution function (Hendrycks & Gimpel 2016); BERT and ViT use it."""
+    """`x · Φ(x)`, Φ the normal distribution function (Hendrycks & Gimpel 2016); as in BERT, ViT."""
     return 0.5 * x * (1 + lax.erf(x / math.sqrt(2)))
 
 

@@ -1,4 +1,4 @@
-"""Dropout (Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting")."""
+"""Dropout (Srivastava et al. 2014, "Dropout: a simple way to prevent ... overfitting")."""
 
 import jax
 import jax.numpy as jnp

@@ -46,7 +46,7 @@ def truncated_normal(
 ) -> Array:
     """N(0, stddev²) with everything beyond two stddev drawn again.
 
-    As in BERT and ViT, `stddev` is that of the normal before the cut; after it, 0.88 of that is left.
+    As in BERT and ViT, `stddev` is the normal's before the cut; after it, 0.88 of that is left.
     """
     return stddev * jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype)
 
@@ -72,7 +72,7 @@ def glorot_uniform(key: Key[Array, ""], shape: Shape, dtype: DTypeLike = jnp.flo
 
 
 def he_normal(key: Key[Array, ""], shape: Shape, dtype: DTypeLike = jnp.float32) -> Array:
-    """N(0, 2 / fan_in): twice LeCun's, as relu halves the second moment (He et al. 2015, eq. 10)."""
+    """N(0, 2 / fan_in): twice LeCun's, as relu halves the mean square (He et al. 2015, eq. 10)."""
     return normal(key, shape, dtype, stddev=math.sqrt(2 / fans(shape)[0]))
 
 

@@ -1,8 +1,7 @@
-"""Normalisation: batch (Ioffe & Szegedy 2015), layer (Ba et al. 2016), group (Wu & He 2018), RMS
-(Zhang & Sennrich 2019).
+"""Normalisation: batch, layer, group and root-mean-square.
 
-All share one form, `y = scale · (x - μ) / √(σ² + ε) + bias`, and differ in the axes that μ and σ² are
-taken over. The arithmetic is float32 whatever the input's dtype, because bfloat16 keeps too few
+All share one form, `y = scale · (x - μ) / √(σ² + ε) + bias`, and differ in the axes that μ and σ²
+are taken over. The arithmetic is float32 whatever the input's dtype, because bfloat16 keeps too few
 digits of a variance; the result has the input's dtype.
 """
 
@@ -22,7 +21,7 @@ def batch_norm(
     *,
     epsilon: float = 1e-5,
 ) -> Float[Array, "*B C"]:
-    """Normalise each channel with the moments given (of this batch, or running ones)."""
+    """Each channel with the moments given, of this batch or running (Ioffe & Szegedy 2015)."""
     multiplier = lax.rsqrt(var.astype(jnp.float32) + epsilon)
     y = (x.astype(jnp.float32) - mean) * multiplier
     return _affine(y, scale, bias).astype(x.dtype)
@@ -45,7 +44,7 @@ def layer_norm(
     *,
     epsilon: float = 1e-5,
 ) -> Float[Array, "... D"]:
-    """μ and σ² over the last axis, for each position by itself."""
+    """μ and σ² over the last axis, for each position by itself (Ba et al. 2016)."""
     y = _standardized(x.astype(jnp.float32), -1, epsilon)
     return _affine(y, scale, bias).astype(x.dtype)
 
@@ -58,7 +57,7 @@ def group_norm(
     num_groups: int,
     epsilon: float = 1e-5,
 ) -> Float[Array, "B *I C"]:
-    """μ and σ² over all positions and the channels of one group, for each example by itself."""
+    """μ and σ² over all positions and the channels of one group, by example (Wu & He 2018)."""
     batch, *_, channels = x.shape
     if channels % num_groups:
         raise ValueError(f"{num_groups=} must divide the {channels} channels")
@@ -73,7 +72,7 @@ def rms_norm(
     *,
     epsilon: float = 1e-6,
 ) -> Float[Array, "... D"]:
-    """`y = scale · x / √(mean(x²) + ε)`: layer norm without centring."""
+    """`y = scale · x / √(mean(x²) + ε)`: layer norm without μ (Zhang & Sennrich 2019)."""
     wide = x.astype(jnp.float32)
     y = wide * lax.rsqrt(jnp.mean(jnp.square(wide), -1, keepdims=True) + epsilon)
     return _affine(y, scale, None).astype(x.dtype)

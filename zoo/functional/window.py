@@ -1,4 +1,4 @@
-"""The arithmetic of sliding windows that convolutions and pooling share: per-axis sizes and padding."""
+"""Sliding windows, for convolution and pooling alike: sizes per axis, and padding."""
 
 from collections.abc import Sequence
 from typing import Literal, TypeAlias

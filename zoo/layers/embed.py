@@ -9,12 +9,14 @@ from jaxtyping import Array, Float, Int
 from zoo.functional.embed import embed
 from zoo.functional.init import Initializer, normal
 
+small_normal = partial(normal, stddev=0.02)
+
 
 class Embed(nnx.Module):
     """One learned vector for each of `num_embeddings` tokens.
 
-    The table is N(0, 0.02²) at first, as in BERT and GPT-2. An output layer that shares it takes the
-    array, `logits = x @ embed.table.T`, never the module.
+    The table is N(0, 0.02²) at first, as in BERT and GPT-2. An output layer that shares it takes
+    the array, `logits = x @ embed.table.T`, never the module.
     """
 
     def __init__(
@@ -23,7 +25,7 @@ class Embed(nnx.Module):
         dim: int,
         *,
         rngs: nnx.Rngs,
-        table_init: Initializer = partial(normal, stddev=0.02),
+        table_init: Initializer = small_normal,
     ):
         self.table = nnx.Param(table_init(rngs.params(), (num_embeddings, dim), jnp.float32))
 

@@ -28,8 +28,8 @@ class BatchNorm(nnx.Module):
 
     and in a view with `deterministic=True` it normalises with the running ones. `decay` is called
     `momentum` by Flax; PyTorch's `momentum` is `1 - decay`. The running variance is the biased one
-    (divided by n), as in Flax; PyTorch's is n / (n - 1) times that. The biased one comes out the same
-    on any number of devices.
+    (divided by n), as in Flax; PyTorch's is n / (n - 1) times that. The biased one comes out the
+    same on any number of devices.
 
     A view with `sync=f` passes the pair (mean, mean of squares) through `f` before use; with
     `f = lambda m: lax.pmean(m, "data")` the moments are those of the batch across all devices.

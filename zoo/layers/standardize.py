@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 class Standardize(nnx.Module):
     """`y = (x - mean) / std` in float32, with fixed statistics per feature, or one for all.
 
-    The statistics are `nnx.BatchStat`s: no optimiser touches them, and every checkpoint and exported
-    model carries them, so that raw pixels (uint8) or raw measurements go in wherever it runs.
+    The statistics are `nnx.BatchStat`s: no optimiser touches them, and every checkpoint and every
+    exported model carries them, so that raw pixels or raw measurements go in wherever it runs.
     """
 
     def __init__(self, mean: ArrayLike, std: ArrayLike):

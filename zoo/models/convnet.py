@@ -1,6 +1,6 @@
 """Convolutional network for small images, after LeNet-5 (LeCun et al. 1998).
 
-    [B, I, I, C] → (3x3 convolution, relu, 2x2 max pool) x L → flatten → dense, relu → dense → logits
+    images → (3x3 convolution → relu → 2x2 max pool) x L → flatten → dense → relu → dense → logits
 
 Differs from the paper: 3x3 windows instead of 5x5, zero padding so that a convolution keeps the
 image's size, relu for tanh, max pooling for weighted averages, a softmax for Gaussian connections,
@@ -41,7 +41,8 @@ class ConvNetConfig:
         if min(self.pooled_size) < 1:
             raise ValueError(
                 f"image_size={self.image_size} is too small for {len(self.conv_dims)} poolings, "
-                f"each of which halves it; use at least {2 ** len(self.conv_dims)} or fewer conv_dims"
+                f"each of which halves it; use at least {2 ** len(self.conv_dims)} pixels a side, "
+                "or fewer conv_dims"
             )
 
     @property

@@ -77,7 +77,7 @@ class LogisticRegressionConfig:
 
 
 class LogisticRegression(nnx.Module):
-    """logits = x W + b, from W = 0, where every class is equally likely; cross-entropy is convex too."""
+    """logits = x W + b, from W = 0: all classes equally likely; cross-entropy is convex too."""
 
     def __init__(self, config: LogisticRegressionConfig, *, rngs: nnx.Rngs, ops: Ops = Ops()):
         self.config = config

@@ -1,9 +1,9 @@
-"""Multilayer perceptron (Rumelhart, Hinton & Williams 1986): dense layers with a nonlinearity between.
+"""Multilayer perceptron (Rumelhart, Hinton & Williams 1986): dense layers, bent in between.
 
     h₀ = flatten(x),   h_l = φ(h_{l-1} W_l + b_l),   logits = h_L W + b
 
-Differs from the paper: φ is relu unless the config says otherwise (theirs was the sigmoid), weights
-start from He et al. 2015, and dropout (Srivastava et al. 2014) may follow each hidden layer.
+Differs from the paper: φ is relu unless the config says otherwise (theirs was the sigmoid), the
+weights start as in He et al. 2015, and dropout (Srivastava et al. 2014) may follow each hidden layer.
 """
 
 import math

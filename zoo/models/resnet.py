@@ -5,10 +5,10 @@
 
 The shortcut is the identity, or a 1x1 convolution and BN where the shape changes.
 
-Differs from the paper: a bottleneck that halves the image does so in its 3x3 convolution, not in the
-first 1x1 (as in all current libraries, "v1.5"); the scale of each block's last BN starts at 0, so that
-a block starts as its shortcut (Goyal et al. 2017, sec. 5.1; a config field); with the CIFAR stem the
-four stages of the ImageNet networks are kept, where the paper's section 4.2 has three narrow ones.
+Differs from the paper: a bottleneck that halves the image does so in its 3x3 convolution, not in
+the first 1x1 (as in all current libraries, "v1.5"); the scale of each block's last BN starts at 0,
+so that a block starts as its shortcut (Goyal et al. 2017, sec. 5.1; a config field); with the CIFAR
+stem the four stages of the ImageNet networks are kept, where section 4.2 has three narrow ones.
 """
 
 from dataclasses import dataclass, replace
