@@ -1,4 +1,4 @@
-"""What makes a model learn: tasks, steps, data, checkpoints, reports, and the recipes that join them.
+"""What makes a model learn: tasks, steps, data, checkpoints, reports, recipes.
 
     import train
     result = train.run(train.RECIPES["digits-convnet"], workdir="runs/digits")

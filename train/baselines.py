@@ -27,7 +27,7 @@ def least_squares(data: Dataset) -> Baseline:
     x, y, x_eval, y_eval = _matrices(data)
     with_ones = [np.column_stack([m, np.ones(len(m))]) for m in (x, x_eval)]
     weights, *_ = np.linalg.lstsq(with_ones[0], y, rcond=None)
-    return Baseline("numpy.linalg.lstsq", rmse(with_ones[1] @ weights, y_eval))
+    return Baseline("numpy.linalg.lstsq", rmse(y_eval, with_ones[1] @ weights))
 
 
 def logistic_regression(data: Dataset) -> Baseline:
@@ -36,13 +36,11 @@ def logistic_regression(data: Dataset) -> Baseline:
 
     x, y, x_eval, y_eval = _matrices(data)
     fitted = LogisticRegression(max_iter=1000).fit(x, y)
-    return Baseline(
-        "scikit-learn LogisticRegression", accuracy(y_eval, fitted.predict(x_eval))
-    )
+    return Baseline("scikit-learn LogisticRegression", accuracy(y_eval, fitted.predict(x_eval)))
 
 
 def digits_mlp(recipe: Recipe, folder: Path) -> Baseline:
-    """Accuracy of the digits-mlp recipe on the data and seed of ``recipe``, trained in ``folder``."""
+    """Accuracy of digits-mlp on the data and with the seed of ``recipe``, trained in ``folder``."""
     from train.loop import run  # the loop runs the task that asks for this baseline
 
     mlp = dataclasses.replace(RECIPES["digits-mlp"].load(), data=recipe.data, seed=recipe.seed)

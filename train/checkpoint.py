@@ -1,6 +1,8 @@
 """Checkpoints: Orbax writes them in the background, keeps the newest and the best, and renames each
-into place only when it is whole. This file adds the proof that what is read is what was written: the
-SHA-256 of every array stands in the checkpoint, so a flipped bit is found and not trained on.
+into place only when it is whole.
+
+This file adds the proof that what is read is what was written: the SHA-256 of all arrays stands in
+the checkpoint, so a flipped bit is found and not trained on.
 """
 
 import errno
@@ -105,7 +107,8 @@ class Checkpoints:
     def restore(self, paths: Sequence[str], like: Sequence[jax.Array], warn) -> Restored | None:
         """The newest checkpoint that reads back as it was written, or None when there is none.
 
-        A damaged one is named through ``warn``, moved to ``damaged/`` and the one before it is tried.
+        A damaged one is named through ``warn`` and moved to ``damaged/``; the one before it is
+        tried.
         """
         for step in sorted(self.manager.all_steps(), reverse=True):
             try:
@@ -126,7 +129,9 @@ class Checkpoints:
                 progress=ocp.args.JsonRestore(),
             ),
         )
-        leaves = [_like(read.arrays[_escape(path)], leaf) for path, leaf in zip(paths, like, strict=True)]
+        leaves = [
+            _like(read.arrays[_escape(path)], leaf) for path, leaf in zip(paths, like, strict=True)
+        ]
         progress = dict(read.progress)
         if (found := digest(paths, leaves)) != progress.pop("digest"):
             raise ValueError(f"its arrays hash to {found[:12]}..., not to what was written")
@@ -157,7 +162,9 @@ def _as_array(leaf: jax.Array) -> jax.Array:
 
 def _like(array: jax.Array, leaf: jax.Array) -> jax.Array:
     if array.shape != _as_array(leaf).shape or array.dtype != _as_array(leaf).dtype:
-        raise ValueError(f"it holds {array.dtype}{array.shape} where {leaf.dtype}{leaf.shape} is due")
+        raise ValueError(
+            f"it holds {array.dtype}{array.shape} where {leaf.dtype}{leaf.shape} is due"
+        )
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf))
     return array
@@ -167,7 +174,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
 
 
-class _disk_errors:  # noqa: N801 (a context manager reads as a verb)
+class _disk_errors:
     """Turns a full disk, however deep in a library it was met, into one line for the user."""
 
     MARKS = (os.strerror(errno.ENOSPC), os.strerror(errno.EFBIG), os.strerror(errno.EDQUOT))

@@ -151,13 +151,16 @@ def run(args: Sequence[str]) -> int:
 def _alias(arg: str) -> str:
     """``--data X`` is short for ``--data.name X``, ``--data-dir X`` for ``--data.data-dir X``."""
     flag, equals, value = arg.partition("=")
-    return {"--data": "--data.name", "--data-dir": "--data.data-dir"}.get(flag, flag) + equals + value
+    return (
+        {"--data": "--data.name", "--data-dir": "--data.data-dir"}.get(flag, flag) + equals + value
+    )
 
 
 def _run_help() -> str:
     recipes = "\n".join(f"  {name:18}{row.about}" for name, row in RECIPES.items())
     return (
-        f"usage: {PROG} run RECIPE [--workdir DIR] [--seed N] [--steps N] [--data tfds:NAME] [FIELD ...]"
+        f"usage: {PROG} run RECIPE [--workdir DIR] [--seed N] [--steps N] [--data tfds:NAME] "
+        "[FIELD ...]"
         f"\n\nTrains a recipe and writes a run folder with its report.\n\nrecipes:\n{recipes}\n\n"
         f"`{PROG} run RECIPE --help` lists every field that can be set."
     )
@@ -165,10 +168,14 @@ def _run_help() -> str:
 
 def _say_result(result: dict[str, Any], folder) -> None:
     value = result["metrics"][f"eval/{result['metric']}"]
-    verdict = {True: "passed", False: "MISSED", None: "no baseline to compare with"}[result["passed"]]
+    verdict = {True: "passed", False: "MISSED", None: "no baseline to compare with"}[
+        result["passed"]
+    ]
     baseline = result["baseline"]
     print(f"{result['recipe']}: {result['metric']} {value:.4f}  ({verdict}", end="")
-    print(f", threshold {result['threshold']:.4f}" if result["threshold"] is not None else "", end="")
+    print(
+        f", threshold {result['threshold']:.4f}" if result["threshold"] is not None else "", end=""
+    )
     print(f", {baseline['name']} {baseline['value']:.4f})" if baseline else ")")
     print(f"report: {folder.report}")
     print("try next:")
@@ -214,12 +221,16 @@ def export(args: Sequence[str]) -> int:
     from train.export import FORMATS
 
     if not options.out.absolute().parent.is_dir():
-        raise UserError(f"--out {options.out}: there is no folder {options.out.parent}; make it first")
+        raise UserError(
+            f"--out {options.out}: there is no folder {options.out.parent}; make it first"
+        )
     task, program, _ = _load(options.dir)
     FORMATS[options.format](task, program.objects(), options.out)
     size = options.out.stat().st_size
     if options.json:
-        print(json.dumps({"out": str(options.out), "format": options.format, "bytes": size}, indent=2))
+        print(
+            json.dumps({"out": str(options.out), "format": options.format, "bytes": size}, indent=2)
+        )
     else:
         print(f"{options.format} in {options.out} ({size:,} bytes)")
     return 0
@@ -248,13 +259,13 @@ def _help() -> str:
         f"usage: {PROG} VERB ...\n\n{verbs}\n\nexamples:\n"
         f"  {PROG} list\n"
         f"  {PROG} run digits-convnet\n"
-        f"  {PROG} run digits-convnet --optim.peak-lr 1e-3 --model.hidden-dim 64 --workdir runs/small\n"
+        f"  {PROG} run digits-convnet --optim.peak-lr 1e-3 --model.dense-dim 64\n"
         f"  {PROG} eval runs/digits-convnet\n\n`{PROG} VERB --help` says more."
     )
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns the exit code: 0 done, 1 failed, 2 a mistake that the user can mend."""
+    """Runs one verb; returns the exit code: 0 done, 1 failed, 2 a mistake the user can mend."""
     args = sys.argv[1:] if args is None else list(args)
     if not args or args[0] in ("-h", "--help"):
         print(_help(), file=sys.stdout if args else sys.stderr)
@@ -271,7 +282,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _failed(error: Exception) -> int:
-    """Endings that are no mistake of the command: a stop on request, a diverged run, a full disk."""
+    """Endings that are no mistake of the user: a stop on request, a diverged run, a full disk."""
     from train.loop import NonFinite
     from train.shutdown import Stopped
 

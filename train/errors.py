@@ -1,4 +1,4 @@
-"""The one exception that the user can mend: it is printed as a single line, never as a traceback."""
+"""The one exception that the user can mend: printed as one line, never as a traceback."""
 
 
 class UserError(Exception):

@@ -1,4 +1,4 @@
-"""Trained models for other programs: StableHLO for any runtime of XLA, safetensors for the weights."""
+"""Trained models for other programs: StableHLO for any XLA runtime, safetensors for weights."""
 
 import json
 from collections.abc import Callable

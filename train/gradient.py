@@ -1,7 +1,8 @@
 """The gradient of a loss, with the three things that every recipe may ask of it.
 
 Mixed precision: the forward and backward pass run in ``bfloat16`` on a cast copy of the parameters,
-which stay float32, and so does their gradient (Micikevicius et al. 2018; bfloat16 needs no loss scale).
+which stay float32, and so does their gradient (Micikevicius et al. 2018; bfloat16 has float32's
+range, so no loss scale is needed).
 Accumulation: the batch is cut in micro-batches whose gradients are averaged, at the memory of one.
 Synchronisation: ``sync`` averages across devices; it is the identity on one device.
 """
@@ -40,7 +41,7 @@ def value_and_grad(
       key: a typed random key; each micro-batch draws from its own.
 
     Returns:
-      ``{"train/loss", ...}`` and the float32 gradient, in the structure of ``nnx.state(model, nnx.Param)``.
+      ``{"train/loss", ...}`` and the float32 gradient, shaped as ``nnx.state(model, nnx.Param)``.
     """
     graphdef, params, statistics = nnx.split(model, nnx.Param, ...)
 

@@ -101,7 +101,12 @@ class Trainer:
     """One run from its first step to its report; use :func:`run`."""
 
     def __init__(
-        self, recipe: Recipe, folder: RunFolder, resume: Resume, shutdown: Shutdown, console: Console
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        resume: Resume,
+        shutdown: Shutdown,
+        console: Console,
     ):
         self.recipe, self.folder, self.row = recipe, folder, RECIPES[recipe.name]
         self.resume, self.shutdown, self.console = resume, shutdown, console
@@ -124,9 +129,9 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         self._set_up()
         try:
-            with Display(self.console, self.recipe, self.step) as self.display:
-                with self.shutdown.training():
-                    self._train()
+            display = Display(self.console, self.recipe, self.step)
+            with display as self.display, self.shutdown.training():
+                self._train()
             return self._finish()
         finally:
             self.log.close()
@@ -195,7 +200,7 @@ class Trainer:
                 self._stop()
 
     def _look_at(self, step: int, batch, metrics) -> None:
-        """Adds one step's metrics to the window; the first value that is not finite ends the run."""
+        """Adds one step's metrics to the window; a value that is not finite ends the run."""
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         if bad := [name for name, value in values.items() if not math.isfinite(value)]:
             self._end_non_finite(step, batch, bad[0], values[bad[0]])
@@ -248,8 +253,9 @@ class Trainer:
         path.parent.mkdir(exist_ok=True)
         np.savez(path, **jax.device_get(batch))
         raise NonFinite(
-            f"{name} is {value} at step {step}; its batch is in {path}, and the same command replays "
-            "the steps from the last checkpoint; try a smaller --optim.peak-lr or --optim.clip-norm 1"
+            f"{name} is {value} at step {step}; its batch is in {path}, and the same command "
+            "replays the steps from the last checkpoint; try a smaller --optim.peak-lr or "
+            "--optim.clip-norm 1"
         )
 
     def _finish(self) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 The rules, with gradient g and learning rate α (Goodfellow et al. 2016, chapter 8):
 
-    gradient-descent   θ ← θ - α g
-    momentum           v ← μ v + g,  θ ← θ - α v                                   (Polyak 1964)
-    adam               m ← β₁m + (1-β₁)g,  v ← β₂v + (1-β₂)g²,
-                       θ ← θ - α m̂ / (√v̂ + ε),  m̂ = m/(1-β₁ᵗ),  v̂ = v/(1-β₂ᵗ)   (Kingma and Ba 2015)
-    adamw              adam, and θ ← θ - α λ θ on matrices only            (Loshchilov and Hutter 2019)
-    muon               momentum, then the nearest orthogonal matrix by Newton-Schulz iterations for
-                       two-dimensional parameters; adam for all others           (Jordan et al. 2024)
+    gradient-descent  θ ← θ - α g
+    momentum          v ← μ v + g,  θ ← θ - α v                              (Polyak 1964)
+    adam              m ← β₁m + (1-β₁)g,  v ← β₂v + (1-β₂)g²,
+                      θ ← θ - α m̂ / (√v̂ + ε)                     (Kingma and Ba 2015)
+                      with m̂ = m / (1-β₁ᵗ) and v̂ = v / (1-β₂ᵗ) at step t
+    adamw             adam, and θ ← θ - α λ θ on matrices (Loshchilov and Hutter 2019)
+    muon              momentum, then the nearest orthogonal matrix by Newton-Schulz
+                      iterations for matrices; adam for the rest    (Jordan et al. 2024)
 """
 
 from dataclasses import dataclass
@@ -58,7 +59,9 @@ class OptimConfig:
                 "use adamw or muon"
             )
         if self.clip_norm is not None and self.clip_norm <= 0:
-            raise ValueError(f"clip_norm={self.clip_norm} must be positive, or None for no clipping")
+            raise ValueError(
+                f"clip_norm={self.clip_norm} must be positive, or None for no clipping"
+            )
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay={self.ema_decay} must lie in (0, 1), or be None")
 

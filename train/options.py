@@ -50,7 +50,7 @@ def parse(
 
 
 def _reason(box: str) -> str:
-    """What tyro says inside its box, on one line: the reason, and the flags it thinks were meant."""
+    """What tyro says inside its box, on one line: the reason, and the flag it thinks was meant."""
     lines = [line.strip("│╭╮╰╯─ \t") for line in box.splitlines()]
     text, near = [], []
     for line in filter(None, lines[1:]):

@@ -20,7 +20,7 @@ from train.config import Recipe
 
 
 def standard_error() -> Console:
-    """Where everything goes that is not a result; lines are not folded when no person reads them."""
+    """Where everything goes that is not a result; lines are never folded."""
     return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""``result.json``: what a run reached, on what, with what; and the hash by which two runs are compared."""
+"""``result.json``: what a run reached and with what, and the hash by which two runs compare."""
 
 import importlib.metadata
 import json
@@ -49,7 +49,7 @@ def device() -> str:
 
 
 def command(recipe: Recipe) -> str:
-    """The command that makes this run again: the recipe and every field that differs from its row."""
+    """The command that makes this run again: the recipe and every field that was changed."""
     flags = []
     changed = differences(to_json(RECIPES[recipe.name].load()), to_json(recipe))
     ours = to_json(recipe)

@@ -76,7 +76,9 @@ class RunFolder:
                     "--resume never"
                 )
         elif self.path.is_dir() and any(self.path.iterdir()):
-            raise UserError(f"--workdir {self.path} is not empty and holds no run; name another folder")
+            raise UserError(
+                f"--workdir {self.path} is not empty and holds no run; name another folder"
+            )
 
     def open(self, recipe: Recipe, resume: Literal["auto", "never"]) -> None:
         """Makes the folder and writes ``config.json``; ``resume="never"`` removes the run there."""

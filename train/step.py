@@ -1,9 +1,9 @@
 """One training program: NNX objects in, one compiled step out, no Python in the hot path.
 
-The objects are split once into a static graph and a flat list of arrays. The compiled step takes the
-arrays (donated: they are updated in place) and a batch, and gives the new arrays and the metrics.
-Each step is compiled ahead of time, so a batch of another shape is an error and never a silent
-recompilation.
+The objects are split once into a static graph and a flat list of arrays. The compiled step takes
+the arrays (donated: they are updated in place) and a batch, and gives the new arrays and the
+metrics. Each step is compiled ahead of time, so a batch of another shape is an error and never a
+silent recompilation.
 """
 
 import time
@@ -28,13 +28,12 @@ def identity(tree):
 class Program:
     """The compiled training and evaluation steps over one set of objects.
 
-    It owns the arrays: the objects that it was built from are donated to the first step and must not
-    be used again; :meth:`objects` gives a fresh set.
+    It owns a copy of their arrays; :meth:`objects` gives the objects as they are now.
     """
 
     def __init__(self, objects: Objects):
         self.graphdef, state = nnx.split(objects)
-        # A copy: donation deletes buffers, and the caller may share some of these.
+        # Donation deletes buffers, and the caller may hold the same ones.
         leaves, self.structure = jax.tree.flatten(jax.tree.map(jax.numpy.copy, state))
         self.leaves: list[jax.Array] = leaves
         self.paths = ["/".join(map(str, path)) for path, _ in nnx.to_flat_state(state)]
@@ -80,6 +79,6 @@ class Program:
 
     @property
     def train_flops(self) -> float | None:
-        """Floating-point operations of one training step as XLA counts them; None where it does not."""
+        """Floating-point operations of a training step as XLA counts them, if it does."""
         cost = self._train.cost_analysis()
         return float(cost["flops"]) if cost and "flops" in cost else None

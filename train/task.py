@@ -33,9 +33,11 @@ class Baseline:
 
 
 class Task(abc.ABC):
-    """One kind of learning problem. Subclasses are plain NNX code; the loop compiles their steps."""
+    """One kind of learning problem, in plain NNX code; the loop compiles its steps."""
 
-    summary_metric: ClassVar[str]  # shown beside the loss while training: a key of train_step's metrics
+    summary_metric: ClassVar[
+        str
+    ]  # shown beside the loss while training: a key of train_step's metrics
 
     def __init__(self, recipe: Recipe, data: Dataset, ops: zoo.Ops):
         self.recipe, self.data, self.ops = recipe, data, ops
@@ -72,7 +74,7 @@ class Task(abc.ABC):
         """What a served or exported model answers to raw inputs; changes nothing."""
 
     def sample(self, objects: Objects, num: int, out: Path | None) -> list[dict[str, Any]]:
-        """Shows the trained model at work: ``num`` samples as rows, drawn to ``out`` where they can be.
+        """Shows the trained model at work: ``num`` samples as rows, drawn to ``out`` if given.
 
         Raises:
           UserError: the task has nothing to sample, or not so many, or nothing to draw.

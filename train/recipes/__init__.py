@@ -21,7 +21,11 @@ class Relative:
 
     def __str__(self) -> str:
         factor = "baseline" if self.times == 1 else f"{self.times:g} x baseline"
-        return factor if not self.plus else f"{factor} {'+' if self.plus > 0 else '-'} {abs(self.plus):g}"
+        return (
+            factor
+            if not self.plus
+            else f"{factor} {'+' if self.plus > 0 else '-'} {abs(self.plus):g}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +55,7 @@ class Row:
         return self.threshold.times * baseline + self.threshold.plus
 
     def passed(self, value: float, baseline: float | None) -> bool | None:
-        """Whether ``value`` meets the threshold, and beats the baseline where that is not within it."""
+        """Whether ``value`` meets the threshold, and beats a baseline that is not part of it."""
         threshold = self.threshold_value(baseline)
         if threshold is None:
             return None
@@ -101,7 +105,7 @@ RECIPES: dict[str, Row] = {
     "digits-convnet": Row(
         about="Two convolutions and two dense layers on handwritten digits",
         module="train.recipes.digits_convnet",
-        model="convnet",
+        model="convnet-32-64",
         task="classification",
         dataset="mnist_5k",
         metric="accuracy",
@@ -112,7 +116,7 @@ RECIPES: dict[str, Row] = {
     "digits-resnet": Row(
         about="ResNet-18 with the CIFAR stem on handwritten digits",
         module="train.recipes.digits_resnet",
-        model="resnet18",
+        model="resnet18-cifar",
         task="classification",
         dataset="mnist_5k",
         metric="accuracy",

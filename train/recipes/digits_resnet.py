@@ -15,7 +15,7 @@ from zoo.models.resnet import ResNetConfig
 
 RECIPE = Recipe(
     name="digits-resnet",
-    model=ResNetConfig.resnet18(),
+    model=ResNetConfig.resnet18_cifar(),
     task=ClassificationConfig(augment=AugmentConfig(shift=2), baseline="digits-mlp"),
     data=DataConfig(name="mnist_5k"),
     optim=OptimConfig(

@@ -1,4 +1,4 @@
-"""Linear regression on 353 patients by plain gradient descent, the whole training split a step.
+"""Linear regression on 354 patients by plain gradient descent, the whole training split a step.
 
     python -m train run linear-diabetes
 
@@ -20,8 +20,8 @@ RECIPE = Recipe(
     optim=OptimConfig(name="gradient-descent", peak_lr=0.1),
     checkpoint=CheckpointConfig(every=500),
     steps=2000,
-    batch_size=353,
+    batch_size=354,
     eval_every=500,
-    eval_batch_size=89,
+    eval_batch_size=88,
     log_every=20,
 )

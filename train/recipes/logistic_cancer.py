@@ -1,4 +1,4 @@
-"""Logistic regression on 455 tumours, benign or malignant, with Adam.
+"""Logistic regression on 456 tumours, benign or malignant, with Adam.
 
     python -m train run logistic-cancer
 
@@ -21,5 +21,5 @@ RECIPE = Recipe(
     steps=500,
     batch_size=64,
     eval_every=100,
-    eval_batch_size=114,
+    eval_batch_size=113,
 )

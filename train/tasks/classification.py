@@ -45,14 +45,27 @@ class Classification(Supervised):
     def num_outputs(self) -> int:
         if self.data.num_classes is None:
             raise UserError(
-                f"data {self.data.name!r} has real-valued targets; a classifier needs class labels: "
-                "choose a regression recipe or another data set"
+                f"data {self.data.name!r} has real-valued targets; a classifier needs "
+                "classes: choose a regression recipe or another data set"
             )
         return self.data.num_classes
 
+    @property
+    def has_images(self) -> bool:
+        return len(self.data.input_shape) == 3
+
+    def build(self, rngs: nnx.Rngs) -> Objects:
+        if not self.has_images and self.config.augment != AugmentConfig():
+            raise UserError(
+                f"data {self.data.name!r} has inputs of shape {self.data.input_shape}; only images "
+                "can be augmented: leave the --task.augment fields as they are"
+            )
+        return super().build(rngs)
+
     def augment(self, key: jax.Array, batch: Batch) -> Batch:
-        targets = jax.nn.one_hot(batch["targets"], self.num_outputs)
-        inputs, targets = augment(self.config.augment, key, batch["inputs"], targets)
+        inputs, targets = batch["inputs"], jax.nn.one_hot(batch["targets"], self.num_outputs)
+        if self.has_images:
+            inputs, targets = augment(self.config.augment, key, inputs, targets)
         return {"inputs": inputs, "targets": targets}
 
     def loss(self, model, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
@@ -74,14 +87,16 @@ class Classification(Supervised):
     def summarise(self, outputs: Outputs) -> dict[str, float]:
         target, probabilities = outputs["target"], outputs["probabilities"]
         matrix = metrics.confusion_matrix(target, probabilities.argmax(-1), self.num_outputs)
-        return {
+        summary = {
             "loss": float(outputs["loss"].mean(dtype=np.float64)),
             "accuracy": metrics.accuracy(target, probabilities.argmax(-1)),
             "precision": metrics.precision(matrix),
             "recall": metrics.recall(matrix),
             "f1": metrics.f1(matrix),
-            "auroc": metrics.auroc(target, probabilities),
         }
+        if len(np.unique(target)) > 1:  # one class alone has no ranking
+            summary["auroc"] = metrics.auroc(target, probabilities)
+        return summary
 
     def baseline(self, folder: Path) -> Baseline | None:
         if self.config.baseline == "none":
@@ -103,9 +118,11 @@ class Classification(Supervised):
                 figures.confusion_matrix_figure(matrix, names),
             )
         ]
-        if len(self.data.input_shape) == 3:
+        if self.has_images:
             # The mistakes made with most confidence come first: they teach the most.
-            order = np.argsort(np.where(predicted != target, -probabilities.max(-1), 1), kind="stable")
+            order = np.argsort(
+                np.where(predicted != target, -probabilities.max(-1), 1), kind="stable"
+            )
             worst = order[: min(wrong, 24)]
             images = self.data.eval.gather(worst)["inputs"]
             sections.append(
@@ -143,8 +160,10 @@ class Classification(Supervised):
         probabilities = np.asarray(self.predict(objects, batch["inputs"])["probabilities"])
         outputs = {"target": np.asarray(batch["targets"]), "probabilities": probabilities}
         if out is not None:
-            if len(self.data.input_shape) != 3:
-                raise UserError(f"--out {out}: {self.data.name} holds no images to draw; leave it out")
+            if not self.has_images:
+                raise UserError(
+                    f"--out {out}: {self.data.name} holds no images to draw; leave it out"
+                )
             titles = self._titles(range(num), outputs)
             figures.image_grid_figure(batch["inputs"], titles).savefig(out)
         names = self.data.class_names

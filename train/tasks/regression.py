@@ -53,12 +53,12 @@ class Regression(Supervised):
 
     def summarise(self, outputs: Outputs) -> dict[str, float]:
         predicted, target = outputs["predicted"], outputs["target"]
-        rmse = metrics.rmse(predicted, target)
+        rmse = metrics.rmse(target, predicted)
         return {
             "loss": rmse**2,
             "rmse": rmse,
-            "mae": metrics.mae(predicted, target),
-            "r2": metrics.r2(predicted, target),
+            "mae": metrics.mae(target, predicted),
+            "r2": metrics.r2(target=target, predicted=predicted),
         }
 
     def baseline(self, folder: Path) -> Baseline | None:

@@ -61,7 +61,7 @@ class Supervised(Task):
         return objects["standardize"](inputs).astype(self.recipe.compute_dtype)
 
     def forward(self, objects: Objects, inputs: jax.Array) -> jax.Array:
-        """The network's float32 outputs on raw inputs, without dropout, averaged weights if kept."""
+        """The network's float32 outputs on raw inputs: no dropout, averaged weights if kept."""
         model = objects["optimizer"].averaged(objects["model"])
         model = nnx.view(model, deterministic=True, raise_if_not_found=False)
         return model(self.standardized(objects, inputs)).astype(jnp.float32)
