@@ -101,9 +101,8 @@ def read(workdir: Path) -> list[dict[str, Any]]:
     path = workdir / FILE
     if not path.exists():
         return []
-    *lines, _torn = path.read_bytes().split(
-        b"\n"
-    )  # after the last newline: nothing, or a torn line
+    # What follows the last newline is nothing, or a torn line.
+    *lines, _torn = path.read_bytes().split(b"\n")
     return [_row(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
 
 
@@ -157,7 +156,7 @@ class _EventFile:
             self.write(row)
 
     def write(self, row: dict[str, Any]) -> None:
-        # pyright: protobuf makes these classes when its modules are imported.
+        # Classes that protobuf makes at import, where the type checker cannot see them.
         from tensorboardX.proto.event_pb2 import Event  # pyright: ignore
         from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore
 
