@@ -72,11 +72,12 @@ ifneq ($(shell test ! -e $(VENV)/.installing && $(PY) -c 'import pip' >/dev/null
 endif
 
 $(VENV)/.created: $(BROKEN)
-	@python='$(PYTHON)'; \
-	if ! "$${python:-false}" -c 'import ensurepip, sys; sys.exit(sys.hexversion < 0x030b0000)'; then \
-		echo "error: $${python:-no python3.11, python3.12, python3.13 or python3 on the PATH} is not a" \
-			"Python 3.11 or newer that starts and has venv; name one: make demo PYTHON=PATH" >&2; \
-		exit 1; \
+	@python='$(PYTHON)'; rule='Python 3.11 or newer that starts and has venv'; \
+	hint='name one: make demo PYTHON=PATH'; \
+	if [ -z "$$python" ]; then \
+		echo "error: none of python3.11, python3.12, python3.13, python3 is a $$rule; $$hint" >&2; exit 1; \
+	elif ! "$$python" -c 'import ensurepip, sys; sys.exit(sys.hexversion < 0x030b0000)'; then \
+		echo "error: $$python is not a $$rule; $$hint" >&2; exit 1; \
 	fi; \
 	"$$python" -m venv --clear $(VENV)
 	@touch $@
