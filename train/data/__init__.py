@@ -1,7 +1,8 @@
 """Data: embedded and prepared TFDS sets, cleaned, checked, shuffled, batched, put on the device.
 
 ``load(DataConfig(...))`` gives a :class:`Dataset`; ``train_batches`` and ``eval_batches`` turn its
-sources into batches of numpy arrays and ``to_device`` moves them ahead of the step that wants them.
+sources into batches of numpy arrays and ``to_device`` moves them ahead of the step that wants them;
+``train.data.augment`` is the part that runs on the device.
 Everything but the configuration is imported on first use: TFDS, grain and JAX take seconds.
 """
 
@@ -11,17 +12,15 @@ from typing import TYPE_CHECKING, Any
 from train.data.config import AugmentConfig, DataConfig
 
 if TYPE_CHECKING:
-    from train.data.augment import augment
     from train.data.dataset import Dataset, Source
-    from train.data.load import load
+    from train.data.loading import load
     from train.data.pipeline import Batches, eval_batches, to_device, train_batches
 
 _HOME = {
-    "augment": "augment",
     "Batches": "pipeline",
     "Dataset": "dataset",
     "Source": "dataset",
-    "load": "load",
+    "load": "loading",
     "eval_batches": "pipeline",
     "to_device": "pipeline",
     "train_batches": "pipeline",
@@ -33,7 +32,6 @@ __all__ = [
     "DataConfig",
     "Dataset",
     "Source",
-    "augment",
     "eval_batches",
     "load",
     "to_device",

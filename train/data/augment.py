@@ -93,11 +93,26 @@ def mixup(
     ``lam ~ Beta(alpha, alpha)`` and one permutation p a batch, as the authors' code has it.
     """
     lam_key, order_key = jax.random.split(key)
-    lam = jax.random.beta(lam_key, alpha, alpha)
+    lam = symmetric_beta(lam_key, alpha)
     partner = jax.random.permutation(order_key, len(images))
     images = images.astype(jnp.float32)
     mixed = lam * images + (1 - lam) * images[partner]
     return mixed, (lam * targets + (1 - lam) * targets[partner]).astype(targets.dtype)
+
+
+def symmetric_beta(key: PRNGKeyArray, alpha: float) -> Float[Array, ""]:
+    """One draw of Beta(alpha, alpha), exact for every alpha > 0.
+
+    ``jax.random.beta`` rejects in a loop that takes XLA seconds to compile; this takes two uniform
+    numbers. With ``w = U^(1/alpha)`` and ``c = cos(2 pi V)``, ``T^2 = 2 alpha c^2 (1 - w) / w`` is
+    the square of a t variate with 2 alpha degrees of freedom (Bailey 1994, "Polar generation of
+    random variates with the t-distribution"), and ``(1 + T / sqrt(2 alpha + T^2)) / 2`` is
+    Beta(alpha, alpha).
+    """
+    u, v = jax.random.uniform(key, (2,), minval=jnp.finfo(jnp.float32).tiny)
+    log_w, c = jnp.log(u) / alpha, jnp.cos(2 * jnp.pi * v)
+    spread = -jnp.expm1(log_w) * c**2  # 1 - w without cancellation where w is near 1
+    return (1 + jnp.sign(c) * jnp.sqrt(spread / (jnp.exp(log_w) + spread))) / 2
 
 
 def _offsets(key: PRNGKeyArray, count: int, largest: int) -> Int[Array, "B 2"]:

@@ -50,7 +50,7 @@ def treat_faults(
         num_classes: as in :func:`find_faults`.
         policy: what to do with a faulty row.
         where: how the message names the rows.
-        rows: their numbers [N] for the message, 0 .. N - 1 by default.
+        rows: their numbers [N] in a split that is too large to be cleaned, for the message.
 
     Returns:
         columns: the rows that stay.
@@ -64,9 +64,9 @@ def treat_faults(
     if policy == "error" and (missing.any() or malformed.any()):
         first = int(np.argmax(missing | malformed))
         number = first if rows is None else int(rows[first])
-        raise UserError(
-            f"{where}: row {number} " + _fault(columns, first, missing, malformed, num_classes)
-        )
+        fault, fix = _fault(columns, first, missing, malformed, num_classes)
+        mend = "mend the set" if rows is not None else f"mend the set, or use --data.missing {fix}"
+        raise UserError(f"{where}: row {number} {fault}: {mend}")
     targets = columns["targets"]
     if policy == "repair":  # a target is never invented
         missing &= np.isnan(targets) if targets.dtype.kind == "f" else False
@@ -78,24 +78,21 @@ def treat_faults(
 
 def _fault(
     columns: Batch, row: int, missing: np.ndarray, malformed: np.ndarray, num_classes: int | None
-) -> str:
+) -> tuple[str, str]:
+    """What is wrong with a row and which policies would deal with it."""
     label, count = columns["targets"][row], len(missing)
     if num_classes is not None and not 0 <= label < num_classes:
         note = " (-1 marks unlabelled rows)" if label == -1 else ""
         return (
             f"has label {label}{note}, labels must lie in 0..{num_classes - 1}; "
-            f"{malformed.sum()} of {count} rows are malformed: mend the set, or leave them out "
-            "with --data.missing drop"
+            f"{malformed.sum()} of {count} rows are malformed",
+            "drop",
         )
-    kind, rows, fix = (
-        ("missing (NaN)", missing, "drop or repair")
-        if missing[row]
-        else ("infinite", malformed, "drop")
-    )
-    return (
-        f"has {kind} values, as {rows.sum()} of {count} rows have; all must be finite: mend the "
-        f"set, or use --data.missing {fix}"
-    )
+    if missing[row]:
+        kind, rows, fix = "missing (NaN)", missing, "drop or repair"
+    else:
+        kind, rows, fix = "infinite", malformed, "drop"
+    return f"has {kind} values, as {rows.sum()} of {count} rows have; all must be finite", fix
 
 
 def row_digests(columns: Batch, names: Sequence[str]) -> list[bytes]:

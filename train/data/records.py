@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
+from train.data.embedded import NAMES
 from train.data.transform import resize_images
 from train.errors import UserError
 
@@ -33,7 +34,7 @@ class Prepared:
     info: Any
     """TFDS's DatasetInfo."""
     inputs: dict[str, Any]
-    """Key in the record -> feature; one entry for images and tensors, several for tables."""
+    """Key in the record -> feature; one entry, or for a table several, sorted."""
     target: str
     features: dict[str, Any] = field(default_factory=dict)
     """All of the above."""
@@ -65,6 +66,7 @@ def open_folder(folder: Path) -> Prepared:
         inner = features[name]
         nested = isinstance(inner, F.FeaturesDict)
         inputs |= {f"{name}/{k}": f for k, f in inner.items()} if nested else {name: inner}
+    inputs = dict(sorted(inputs.items()))  # features.json has no order of its own
     _check_fit(folder, inputs, keys[1], features[keys[1]])
     return Prepared(folder, info, inputs, keys[1], {**inputs, keys[1]: features[keys[1]]})
 
@@ -132,12 +134,18 @@ class RecordReader:
                 name: _decode(name, feature, columns[name], self._resize)
                 for name, feature in wanted.items()
             }
+        except ImportError as error:
+            raise UserError(
+                f"{self.where} has a feature that TFDS decodes only with {error.name} installed"
+            ) from error
         except UserError as error:
             raise UserError(f"{self.where}: {error}") from error
         except Exception as error:  # array_record, protobuf, zlib and PIL each have their own
+            folder = self.prepared.folder
+            embedded = folder.parent.name in NAMES
+            again = "the next run writes it again" if embedded else "prepare it again"
             raise UserError(
-                f"{self.where} is corrupt ({_line(error)}): delete {self.prepared.folder} and "
-                "prepare it again"
+                f"{self.where} is corrupt ({_line(error)}): delete {folder}, then {again}"
             ) from error
 
 

@@ -1,0 +1,123 @@
+"""Cleaning: what is found, counted, dropped and repaired, against plain numpy."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tests.train.data.folders import F, write_set
+from train.data import DataConfig, clean, load
+from train.data.dataset import Cleaning
+from train.errors import UserError
+
+X = F.Tensor(shape=(2,), dtype=np.float32)
+LABEL = F.ClassLabel(num_classes=4)
+
+
+def rows(*pairs):
+    return [{"x": np.float32(x), "y": y} for x, y in pairs]
+
+
+@pytest.fixture(scope="module")
+def repeated(tmp_path_factory):
+    train = rows(
+        ([1, 2], 0),
+        ([1, 2], 0),  # a repeat
+        ([1, 2], 1),  # another target: kept
+        ([3, 4], 2),
+        ([5, 6], 3),  # in the eval split
+        ([5, 6], 0),  # in the eval split, whatever the target says
+        ([3, 4], 2),  # a repeat
+    )
+    test = rows(([5, 6], 3), ([7, 8], 1), ([7, 8], 1))
+    root = tmp_path_factory.mktemp("repeated")
+    return write_set(root, {"x": X, "y": LABEL}, {"train": train, "test": test})
+
+
+def test_repeated_rows_are_removed_and_counted(repeated):
+    data = load(DataConfig(data_dir=repeated))
+    assert data.cleaning == Cleaning(
+        train_rows=7, eval_rows=3, train_duplicates=2, train_in_eval=2, eval_duplicates=1
+    )
+    np.testing.assert_array_equal(data.train.arrays()["inputs"], [[1, 2], [1, 2], [3, 4]])
+    np.testing.assert_array_equal(data.train.arrays()["targets"], [0, 1, 2])
+    assert len(data.eval) == 3
+
+
+def test_deduplication_can_be_switched_off(repeated):
+    data = load(DataConfig(data_dir=repeated, deduplicate=False))
+    assert len(data.train) == 7
+    assert data.cleaning == Cleaning(train_rows=7, eval_rows=3)
+
+
+def test_statistics_are_those_of_the_cleaned_train_split(repeated):
+    data = load(DataConfig(data_dir=repeated))
+    np.testing.assert_allclose(data.mean, [5 / 3, 8 / 3], rtol=1e-6)
+
+
+def test_nothing_left_is_an_error(repeated):
+    with pytest.raises(UserError, match=r"none is left after cleaning .*train_in_eval 7"):
+        load(DataConfig(data_dir=repeated, eval_split="train"))
+
+
+def test_a_source_may_not_hold_the_rows_that_another_is_measured_on(tmp_path):
+    def write(name, train, test):
+        write_set(tmp_path, {"x": X, "y": LABEL}, {"train": train, "test": test}, name=name)
+
+    write("one", rows(([1, 1], 0), ([2, 2], 1)), rows(([9, 9], 2)))
+    write("two", rows(([9, 9], 2), ([1, 1], 0), ([3, 3], 3)), rows(([8, 8], 2)))
+    data = load(DataConfig(name="tfds:one+tfds:two", data_dir=tmp_path))
+    assert data.name == "tfds:one+tfds:two"
+    assert data.cleaning.train_in_eval == 1 and data.cleaning.train_duplicates == 1
+    np.testing.assert_array_equal(data.train.arrays()["inputs"][:, 0], [1, 2, 3])
+    np.testing.assert_array_equal(data.eval.arrays()["inputs"][:, 0], [9, 8])
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 12), st.integers(1, 4)),
+        elements=st.one_of(st.floats(-100, 100, width=32), st.just(float("nan"))),
+    )
+)
+def test_repair_equals_numpy_medians(table):
+    original, other = table.copy(), np.full((2, table.shape[1]), np.nan, np.float32)
+    if np.isnan(table).all(0).any():
+        with pytest.raises(UserError, match="missing in every row"):
+            clean.repair(table, [other], [], "set")
+        return
+    filled = clean.repair(table, [other], [], "set")
+    expected = np.nanmedian(original, axis=0)
+    assert filled == np.isnan(original).sum() + other.size
+    np.testing.assert_array_equal(table, np.where(np.isnan(original), expected, original))
+    np.testing.assert_array_equal(other, np.broadcast_to(expected, other.shape))
+
+
+def test_categories_are_repaired_by_the_most_frequent():
+    table = np.float32([[2, 1], [2, 3], [0, 5], [np.nan, 7]])
+    assert clean.repair(table, [], [0], "set") == 1
+    assert table[3, 0] == 2  # the median of 2, 2, 0 too, but not of the next
+    table = np.float32([[0], [0], [0], [2], [2], [3], [3], [np.nan]])
+    clean.repair(table, [], [0], "set")
+    assert table[-1, 0] == 0  # the median is 2
+
+
+def test_targets_are_never_invented():
+    columns = {
+        "inputs": np.float32([[1], [np.nan], [3], [4]]),
+        "targets": np.float32([np.nan, 1, 2, np.inf]),
+    }
+    kept, missing, malformed = clean.treat_faults(columns, None, "repair", "set")
+    assert (missing, malformed) == (1, 1)
+    np.testing.assert_array_equal(kept["targets"], [1, 2])
+    kept, missing, malformed = clean.treat_faults(columns, None, "drop", "set")
+    assert (missing, malformed) == (2, 1)
+    np.testing.assert_array_equal(kept["targets"], [2])
+
+
+def test_infinite_values_are_described():
+    columns = {"inputs": np.float32([[1], [-np.inf]]), "targets": np.int64([0, 1])}
+    with pytest.raises(UserError, match="row 1 has infinite values, as 1 of 2 rows have"):
+        clean.treat_faults(columns, 2, "error", "set")
