@@ -14,7 +14,7 @@ reals = st.floats(-1e3, 1e3, width=32)
 pairs_of_reals = st.lists(st.tuples(reals, reals), min_size=2, max_size=40)
 
 
-def close(actual, expected) -> None:
+def assert_agree(actual, expected) -> None:
     np.testing.assert_allclose(actual, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
@@ -24,13 +24,15 @@ def test_class_metrics_equal_scikit_learn(pairs):
     target, predicted = np.array(pairs).T
     matrix = metrics.confusion_matrix(target, predicted, 5)
     np.testing.assert_array_equal(matrix, sk.confusion_matrix(target, predicted, labels=range(5)))
-    close(metrics.accuracy(target, predicted), sk.accuracy_score(target, predicted))
+    assert_agree(metrics.accuracy(target, predicted), sk.accuracy_score(target, predicted))
     for name in ("precision", "recall", "f1"):
         oracle = getattr(sk, f"{name}_score")
         per_class = getattr(metrics, f"{name}_per_class")(matrix)
         kw = {"zero_division": 0}
-        close(per_class, oracle(target, predicted, labels=range(5), average=None, **kw))
-        close(getattr(metrics, name)(matrix), oracle(target, predicted, average="macro", **kw))
+        assert_agree(per_class, oracle(target, predicted, labels=range(5), average=None, **kw))
+        assert_agree(
+            getattr(metrics, name)(matrix), oracle(target, predicted, average="macro", **kw)
+        )
 
 
 def test_confusion_matrices_of_pieces_add_up():
@@ -43,23 +45,23 @@ def test_confusion_matrices_of_pieces_add_up():
 
 def test_absent_classes_count_nothing():
     matrix = metrics.confusion_matrix([0, 0, 1], [0, 0, 0], 4)  # 2 and 3 never occur
-    close(metrics.precision_per_class(matrix), [2 / 3, 0, 0, 0])
-    close(metrics.recall_per_class(matrix), [1, 0, 0, 0])
-    close(metrics.recall(matrix), 0.5)
-    close(metrics.f1(matrix), 0.4)
+    assert_agree(metrics.precision_per_class(matrix), [2 / 3, 0, 0, 0])
+    assert_agree(metrics.recall_per_class(matrix), [1, 0, 0, 0])
+    assert_agree(metrics.recall(matrix), 0.5)
+    assert_agree(metrics.f1(matrix), 0.4)
 
 
 @given(pairs_of_reals)
 def test_regression_metrics_equal_scikit_learn(pairs):
     target, predicted = np.array(pairs, np.float64).T
-    close(metrics.rmse(target, predicted), sk.root_mean_squared_error(target, predicted))
-    close(metrics.mae(target, predicted), sk.mean_absolute_error(target, predicted))
-    close(metrics.r2(target=target, predicted=predicted), sk.r2_score(target, predicted))
+    assert_agree(metrics.rmse(target, predicted), sk.root_mean_squared_error(target, predicted))
+    assert_agree(metrics.mae(target, predicted), sk.mean_absolute_error(target, predicted))
+    assert_agree(metrics.r2(target=target, predicted=predicted), sk.r2_score(target, predicted))
 
 
 def test_float32_predictions_are_summed_in_float64():
     target = np.full(10_000, 1e4, np.float32)
-    close(metrics.mae(target, target + np.float32(1 / 64)), 1 / 64)
+    assert_agree(metrics.mae(target, target + np.float32(1 / 64)), 1 / 64)
 
 
 def test_r2_of_a_constant_target_follows_its_convention():
@@ -76,10 +78,10 @@ def test_binary_auroc_equals_its_definition_and_scikit_learn(pairs):
             metrics.auroc(target, scores)
         return
     difference = scores[target][:, None] - scores[~target]
-    close(metrics.auroc(target, scores), ((difference > 0) + 0.5 * (difference == 0)).mean())
-    close(metrics.auroc(target, scores), sk.roc_auc_score(target, scores))
+    assert_agree(metrics.auroc(target, scores), ((difference > 0) + 0.5 * (difference == 0)).mean())
+    assert_agree(metrics.auroc(target, scores), sk.roc_auc_score(target, scores))
     false_rate, true_rate, _ = sk.roc_curve(target, scores, drop_intermediate=False)
-    close(np.array(metrics.roc_curve(target, scores)), np.array([false_rate, true_rate]))
+    assert_agree(np.array(metrics.roc_curve(target, scores)), np.array([false_rate, true_rate]))
 
 
 def _probabilities(rng, num, classes):
@@ -92,20 +94,20 @@ def test_one_vs_rest_auroc_equals_scikit_learn(classes):
     rng = np.random.default_rng(classes)
     target = np.append(np.arange(classes), rng.integers(0, classes, 60))
     scores = _probabilities(rng, len(target), classes)
-    close(metrics.auroc(target, scores), sk.roc_auc_score(target, scores, multi_class="ovr"))
+    assert_agree(metrics.auroc(target, scores), sk.roc_auc_score(target, scores, multi_class="ovr"))
 
 
 def test_one_vs_rest_auroc_of_two_classes_is_the_binary_one():
     rng = np.random.default_rng(0)
     target, scores = np.arange(40) % 2, _probabilities(rng, 40, 2)
-    close(metrics.auroc(target, scores), sk.roc_auc_score(target, scores[:, 1]))
+    assert_agree(metrics.auroc(target, scores), sk.roc_auc_score(target, scores[:, 1]))
 
 
 def test_one_vs_rest_auroc_leaves_out_classes_without_examples():
     rng = np.random.default_rng(1)
     target, scores = np.arange(40) % 2, _probabilities(rng, 40, 4)
     each = [sk.roc_auc_score(target == v, scores[:, v]) for v in (0, 1)]
-    close(metrics.auroc(target, scores), np.mean(each))
+    assert_agree(metrics.auroc(target, scores), np.mean(each))
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def curve_figure(curves: dict[str, Curve], references: Sequence[Reference] = ())
         if _spans_decades(curves):
             _log_scale(axes)
         axes.margins(x=0.02)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
         figure.legend(loc="outside upper left", ncols=2, borderpad=0)
     return figure
 

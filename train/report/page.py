@@ -138,7 +138,7 @@ def key_facts(run: Run) -> Markup:
         ("Batch size", config.get("batch_size")),
         ("Seed", result.get("seed", config.get("seed"))),
         ("Device", result.get("device")),
-        ("Parameters' SHA-256", (result.get("params_sha256") or "")[:16] or None),
+        ("Parameters' SHA-256", (result.get("params_sha256") or "")[:12] or None),
     ]
     return facts((name, text(value)) for name, value in pairs if value is not None)
 
