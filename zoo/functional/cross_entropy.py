@@ -32,6 +32,6 @@ def softmax_cross_entropy(
 def sigmoid_cross_entropy(
     logits: Float[Array, "*B"], targets: Float[Array, "*B"]
 ) -> Float[Array, "*B"]:
-    """`L = -t log σ(z) - (1 - t) log(1 - σ(z)) = log(1 + eᶻ) - t z` for each element, in float32."""
+    """`L = -t log σ(z) - (1 - t) log(1 - σ(z)) = log(1 + eᶻ) - t z`, elementwise in float32."""
     logits = logits.astype(jnp.float32)
     return jnp.logaddexp(logits, 0) - targets * logits

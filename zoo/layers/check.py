@@ -50,6 +50,13 @@ def check_positive(**sizes: int | tuple[int, ...]) -> None:
             raise ValueError(f"{name}={size} must be at least 1")
 
 
+def check_rate(**rates: float) -> None:
+    """Raise ValueError unless every rate lies in [0, 1)."""
+    for name, rate in rates.items():
+        if not 0 <= rate < 1:
+            raise ValueError(f"{name}={rate} must lie in [0, 1)")
+
+
 def check_choice(value: str, choices: tuple[str, ...], name: str) -> None:
     """Raise ValueError unless the value is one of the choices."""
     if value not in choices:

@@ -4,6 +4,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from zoo.functional.dropout import dropout
+from zoo.layers.check import check_rate
 
 
 class Dropout(nnx.Module):
@@ -14,8 +15,7 @@ class Dropout(nnx.Module):
     """
 
     def __init__(self, rate: float):
-        if not 0 <= rate < 1:
-            raise ValueError(f"dropout {rate=} must lie in [0, 1)")
+        check_rate(rate=rate)
         self.rate = rate
         self.deterministic = False
 

@@ -17,7 +17,7 @@ from zoo.functional.activation import relu
 from zoo.functional.init import he_normal
 from zoo.functional.ops import Ops
 from zoo.layers import Conv, Dropout, Linear
-from zoo.layers.check import check_data_shape, check_input, check_positive
+from zoo.layers.check import check_data_shape, check_input, check_positive, check_rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,7 @@ class ConvNetConfig:
             dense_dim=self.dense_dim,
             num_classes=self.num_classes,
         )
+        check_rate(dropout_rate=self.dropout_rate)
         if min(self.pooled_size) < 1:
             raise ValueError(
                 f"image_size={self.image_size} is too small for {len(self.conv_dims)} poolings, "

@@ -3,7 +3,7 @@
     h₀ = flatten(x),   h_l = φ(h_{l-1} W_l + b_l),   logits = h_L W + b
 
 Differs from the paper: φ is relu unless the config says otherwise (theirs was the sigmoid), the
-weights start as in He et al. 2015, and dropout (Srivastava et al. 2014) may follow each hidden layer.
+weights start as in He et al. 2015, and dropout (Srivastava et al. 2014) may follow hidden layers.
 """
 
 import math
@@ -17,7 +17,7 @@ from zoo.functional.activation import ACTIVATIONS
 from zoo.functional.init import he_normal
 from zoo.functional.ops import Ops
 from zoo.layers import Dropout, Linear
-from zoo.layers.check import check_choice, check_input, check_positive
+from zoo.layers.check import check_choice, check_input, check_positive, check_rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,7 @@ class MLPConfig:
             num_classes=self.num_classes,
         )
         check_choice(self.activation, tuple(ACTIVATIONS), "activation")
+        check_rate(dropout_rate=self.dropout_rate)
 
     def for_data(self, input_shape: tuple[int, ...], num_outputs: int) -> "MLPConfig":
         """This config for examples of that shape and so many classes."""

@@ -23,7 +23,13 @@ from zoo.functional.init import he_normal
 from zoo.functional.ops import Ops
 from zoo.functional.pooling import global_avg_pool
 from zoo.layers import BatchNorm, Conv, Linear
-from zoo.layers.check import check_choice, check_data_shape, check_input, check_positive
+from zoo.layers.check import (
+    check_choice,
+    check_data_shape,
+    check_input,
+    check_positive,
+    check_rate,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +56,7 @@ class ResNetConfig:
         )
         if not self.stage_sizes:
             raise ValueError("stage_sizes=() must name at least one stage")
-        if not 0 <= self.norm_decay < 1:
-            raise ValueError(f"norm_decay={self.norm_decay} must lie in [0, 1)")
+        check_rate(norm_decay=self.norm_decay)
 
     @classmethod
     def resnet18(cls) -> "ResNetConfig":
