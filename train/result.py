@@ -13,6 +13,7 @@ from flax import nnx
 
 from train.checkpoint import digest
 from train.config import Recipe, differences, to_json
+from train.metric_log import replace_file
 from train.recipes import RECIPES
 from train.step import Objects
 
@@ -64,6 +65,4 @@ def command(recipe: Recipe) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a whole file or none: a reader never meets half of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
-    partial.replace(path)
+    replace_file(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
