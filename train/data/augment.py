@@ -11,7 +11,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from train.data.config import AugmentConfig
 
-Images = Float[Array, "B H W C"] | UInt8[Array, "B H W C"]
+# I rows and J columns of pixels: equal in most sets, and nothing here needs them to be.
+Images = Float[Array, "B I J C"] | UInt8[Array, "B I J C"]
 Probabilities = Float[Array, "B V"]
 
 
@@ -23,7 +24,7 @@ def augment(
     Args:
         config: static under ``jit``.
         key: a fresh key each step.
-        images: float [B, H, W, C] or uint8; the dtype stays, except that mixup makes float32.
+        images: float [B, I, J, C] or uint8; the dtype stays, except that mixup makes float32.
         targets: class probabilities [B, V] (one-hot labels).
 
     Raises:
@@ -65,7 +66,7 @@ def pad_and_crop(key: PRNGKeyArray, images: Images, padding: int) -> Images:
 
 
 def horizontal_flip(key: PRNGKeyArray, images: Images) -> Images:
-    """Mirrors each image left to right with probability 1/2: ``y[i, j] = x[i, W - 1 - j]``."""
+    """Mirrors each image left to right with probability 1/2: ``y[i, j] = x[i, J - 1 - j]``."""
     chosen: Bool[Array, " B"] = jax.random.bernoulli(key, 0.5, (len(images),))
     return jnp.where(chosen[:, None, None, None], images[:, :, ::-1], images)
 
@@ -86,7 +87,7 @@ def cutout(key: PRNGKeyArray, images: Images, side: int) -> Images:
 
 def mixup(
     key: PRNGKeyArray, images: Images, targets: Probabilities, alpha: float
-) -> tuple[Float[Array, "B H W C"], Probabilities]:
+) -> tuple[Float[Array, "B I J C"], Probabilities]:
     """Mixes the batch with a permutation of itself (Zhang et al. 2018, "mixup", eq. 1).
 
     ``x = lam x_i + (1 - lam) x_p(i)`` and ``y = lam y_i + (1 - lam) y_p(i)`` with one
@@ -131,7 +132,7 @@ def _windows(images: Images, padding: int, offsets: Int[Array, "B 2"], mode: str
     return jax.vmap(window)(padded, offsets)
 
 
-def _covered(centres: Int[Array, " B"], size: int, side: int) -> Bool[Array, "B I"]:
+def _covered(centres: Int[Array, " B"], size: int, side: int) -> Bool[Array, "B size"]:
     distance = jnp.arange(size)[None, :] - (centres[:, None] - side // 2)
     return (distance >= 0) & (distance < side)
 

@@ -46,7 +46,7 @@ def read_embedded(filename: str) -> str:
 def split_by_digest(name: str, groups: np.ndarray) -> np.ndarray:
     """True for rows of the test split: a fixed fifth of each group, the same on every machine.
 
-    Within a group [N] (its class, or one group for all), rows are ordered by the SHA-256 of
+    Within a group [R] (its class, or one group for all), rows are ordered by the SHA-256 of
     ``"name:row number"``; the first fifth, rounded to the nearest row, is the test split. A digest
     rather than a random generator, because no library version can change it.
     """
@@ -69,7 +69,7 @@ class _Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     code_path = epath.Path(__file__)
 
     def _columns(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """All columns, and which rows are the test split [N]."""
+        """All columns, and which rows are the test split [R]."""
         raise NotImplementedError
 
     def _describe(

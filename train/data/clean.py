@@ -16,12 +16,12 @@ def find_faults(columns: Batch, num_classes: int | None) -> tuple[np.ndarray, np
     """Which rows miss a value, and which are malformed.
 
     Args:
-        columns: ``inputs`` [N, ...] and ``targets`` [N].
+        columns: ``inputs`` [R, ...] and ``targets`` [R].
         num_classes: labels must lie below it; None for regression.
 
     Returns:
-        missing: bool [N]; NaN in the inputs or the target.
-        malformed: bool [N]; infinite values, or a label outside 0 .. num_classes - 1.
+        missing: bool [R]; NaN in the inputs or the target.
+        malformed: bool [R]; infinite values, or a label outside 0 .. num_classes - 1.
     """
     count = len(columns["targets"])
     missing, malformed = np.zeros(count, bool), np.zeros(count, bool)
@@ -46,11 +46,11 @@ def treat_faults(
     """Refuses or drops faulty rows; ``repair`` keeps those whose inputs can be filled in later.
 
     Args:
-        columns: ``inputs`` [N, ...] and ``targets`` [N].
+        columns: ``inputs`` [R, ...] and ``targets`` [R].
         num_classes: as in :func:`find_faults`.
         policy: what to do with a faulty row.
         where: how the message names the rows.
-        rows: their numbers [N] in a split that is too large to be cleaned, for the message.
+        rows: their numbers [R] in a split that is too large to be cleaned, for the message.
 
     Returns:
         columns: the rows that stay.
@@ -145,7 +145,7 @@ def repair(
     """Fills NaN in place with the train split's median or most frequent code; returns how many.
 
     Args:
-        train: inputs [N, ...] that give the values, repaired too.
+        train: inputs [R, ...] that give the values, repaired too.
         others: further inputs of the same kind to repair with the same values.
         categories: positions on the last axis that hold codes.
         where: how the message names the set.

@@ -63,7 +63,11 @@ class _Part:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        return self.train.gather(np.zeros(1, np.int64))["inputs"].shape[1:]
+        return _first_input(self.train).shape
+
+
+def _first_input(source: Source) -> np.ndarray:
+    return source.gather(np.zeros(1, np.int64))["inputs"][0]
 
 
 def _read(name: str, config: DataConfig) -> _Part:
@@ -88,7 +92,7 @@ def _read(name: str, config: DataConfig) -> _Part:
         encoder = Encoder(prepared, raw[0], config.resize)
         sources = [ArraySource(encoder(columns)) for columns in raw]
     part = _Part(name, str(prepared.folder), sources[0], sources[1], encoder)
-    shape = part.eval.gather(np.zeros(1, np.int64))["inputs"].shape[1:]
+    shape = _first_input(part.eval).shape
     if shape != part.input_shape:
         raise UserError(
             f"{prepared.folder}: inputs have shape {part.input_shape} in split "
@@ -107,23 +111,28 @@ def _decoded_bytes(reader: records.RecordReader, resize: int | None) -> int:
 
 
 def _check_agreement(first: _Part, other: _Part) -> None:
-    a, b = (
-        {"inputs": part.input_shape, "classes": part.encoder.class_names} for part in (first, other)
-    )
-    for what, hint in (("classes", ""), ("inputs", "; images can be made equal by --data.resize")):
-        if a[what] != b[what]:
+    facts = [
+        {
+            "class names": part.encoder.class_names,
+            "input shapes": part.input_shape,
+            "input types": str(_first_input(part.train).dtype),
+            "categories": part.encoder.categories,
+        }
+        for part in (first, other)
+    ]
+    for what, expected in facts[0].items():
+        if facts[1][what] != expected:
+            hint = "; --data.resize makes images equal" if what == "input shapes" else ""
             raise UserError(
-                f"{first.name} and {other.name} cannot be joined: {what} {_brief(a[what])} and "
-                f"{_brief(b[what])} must agree{hint}"
+                f"{first.name} and {other.name} cannot be joined: their {what} must agree, they "
+                f"are {_brief(expected)} and {_brief(facts[1][what])}{hint}"
             )
-    if first.encoder.categories != other.encoder.categories:
-        raise UserError(
-            f"{first.name} and {other.name} cannot be joined: their categories must agree"
-        )
 
 
-def _brief(value: tuple[Any, ...]) -> str:
-    return str(value) if len(value) <= 4 else f"({value[0]!r}, ... {len(value)} of them)"
+def _brief(value: Any) -> str:
+    if not isinstance(value, tuple) or len(value) <= 4:
+        return str(value)
+    return f"({value[0]!r}, ... {len(value)} of them)"
 
 
 def _clean(parts: list[_Part], config: DataConfig) -> Cleaning:

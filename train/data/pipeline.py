@@ -42,7 +42,7 @@ class Batches(Protocol):
 class EpochOrder:
     """The endless order of rows: epoch e is a permutation drawn from (seed, e).
 
-    With weights, epoch e of N rows takes ``counts[i]`` rows from part i, the next ones of that
+    With weights, epoch e of R rows takes ``counts[i]`` rows from part i, the next ones of that
     part's own endless shuffled order, and shuffles them among each other: proportions are exact in
     every epoch and every row of a part is seen once before any is seen again.
 

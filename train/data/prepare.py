@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from train.data.config import TFDS_PREFIX
@@ -68,10 +69,13 @@ def prepare(name: str) -> Path:
             with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
                 BUILDERS[name](data_dir=home, file_format="array_record").download_and_prepare()
             return folder
-    except OSError as error:
+    except UserError:
+        raise
+    except Exception as error:  # array_record reports a full disk as a RuntimeError
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UserError(
-            f"data sets cannot be written to {home} ({error.strerror or error}): "
-            "set TFDS_DATA_DIR to a folder that you can write"
+            f"data set {name} cannot be written to {home} ({reason}): make room, or set "
+            "TFDS_DATA_DIR to a folder that you can write"
         ) from error
 
 
@@ -80,7 +84,7 @@ def _inside(name: str, data_dir: Path) -> Path:
         return data_dir
     if found := _prepared(name, data_dir):
         return found
-    if versions := [path.parent for path in data_dir.glob(f"*/{INFO}")]:
+    if versions := [path.parent for path in _finished(data_dir.glob(f"*/{INFO}"))]:
         return max(versions, key=_version)
     if not data_dir.is_dir():
         raise UserError(f"data folder {data_dir} does not exist: give a prepared TFDS folder")
@@ -96,9 +100,12 @@ def _inside(name: str, data_dir: Path) -> Path:
 
 
 def _infos(folder: Path) -> list[Path]:
-    """The descriptions of all sets below: NAME/VERSION and NAME/CONFIG/VERSION, finished ones."""
-    found = [*folder.glob(f"*/*/{INFO}"), *folder.glob(f"*/*/*/{INFO}")]
-    return [path for path in found if "incomplete" not in path.parent.name]
+    """The descriptions of all sets below: NAME/VERSION and NAME/CONFIG/VERSION."""
+    return _finished([*folder.glob(f"*/*/{INFO}"), *folder.glob(f"*/*/*/{INFO}")])
+
+
+def _finished(infos: Iterable[Path]) -> list[Path]:
+    return [path for path in infos if "incomplete" not in path.parent.name]
 
 
 def _prepared(name: str, home: Path) -> Path | None:

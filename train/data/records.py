@@ -195,7 +195,7 @@ def _value(value: Any) -> Any:
 
 
 def _decode(name: str, feature: Any, values: list[Any], resize: int | None) -> np.ndarray:
-    """One column [N, ...] from the raw values of N records."""
+    """One column [R, ...] from the raw values of R records."""
     if isinstance(feature, F.Image):
         parts = [_image(feature, value[0]) for value in values]
         if resize is not None:

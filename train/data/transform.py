@@ -14,11 +14,11 @@ CHUNK = 1 << 24  # values converted to float64 at a time
 def moments(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation over all axes but the last, in float64 sums, as float32 [C].
 
-    ``std = sqrt(mean((x - mean)^2))`` (the population's, N in the denominator); 1 where a channel
+    ``std = sqrt(mean((x - mean)^2))`` (the population's, R in the denominator); 1 where a channel
     never changes, so that dividing by it is always safe.
 
     Args:
-        inputs: [N, ..., C], any real dtype, at least one row.
+        inputs: [R, ..., C], any real dtype, at least one row.
     """
     flat = inputs.reshape(-1, inputs.shape[-1])
     step = max(1, CHUNK // flat.shape[1])
@@ -32,7 +32,7 @@ def moments(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def resize_images(images: np.ndarray, side: int) -> np.ndarray:
-    """Scales the shorter side to ``side``, crops the centre: [N, H, W, C] -> [N, I, I, C].
+    """Scales the shorter side to ``side``, crops the centre: [R, I, J, C] -> [R, side, side, C].
 
     Bilinear with antialiasing, as Pillow's ``BILINEAR`` and for uint8 equal to it to the last bit:
     when shrinking, the triangle filter is as wide as the step between output pixels, so no input
@@ -49,8 +49,8 @@ def resize_images(images: np.ndarray, side: int) -> np.ndarray:
     out = np.empty((len(images), side, side, channels), images.dtype)
     step = max(1, CHUNK // (height * width * channels))
     for i in range(0, len(images), step):
-        part = np.einsum("ow,nhwc->nhoc", columns, images[i : i + step], optimize=True)
-        part = np.einsum("oh,nhwc->nowc", rows, _rounded(part) if exact else part, optimize=True)
+        part = np.einsum("oj,rijc->rioc", columns, images[i : i + step], optimize=True)
+        part = np.einsum("oi,rijc->rojc", rows, _rounded(part) if exact else part, optimize=True)
         out[i : i + step] = _rounded(part) if exact else part
     return out
 
@@ -79,7 +79,7 @@ def category_codes(
     """Words to codes by their place in the vocabulary (the sorted distinct words by default).
 
     Returns:
-        codes: float32 [N]; NaN for the empty word (missing), ``len(vocabulary)`` for unknown ones.
+        codes: float32 [R]; NaN for the empty word (missing), ``len(vocabulary)`` for unknown ones.
         vocabulary: the words.
     """
     names = tuple(vocabulary) if vocabulary is not None else tuple(sorted({*values} - {""}))
@@ -93,7 +93,7 @@ def one_hot(codes: np.ndarray, num_codes: int) -> np.ndarray:
 
 
 def expand_categories(table: np.ndarray, categories: dict[int, tuple[str, ...]]) -> np.ndarray:
-    """Replaces the columns of ``table`` [N, F] that hold codes by their one-hot columns."""
+    """Replaces the columns of ``table`` [R, F] that hold codes by their one-hot columns."""
     columns = [
         one_hot(table[:, i], len(categories[i])) if i in categories else table[:, i : i + 1]
         for i in range(table.shape[1])

@@ -24,7 +24,7 @@ def write_set(
     keys: Any = "default",
 ) -> Path:
     """Writes rows as array_record files in ``root/name/1.0.0`` and returns that folder."""
-    supervised = tuple(features) if keys == "default" else keys
+    supervised: Any = tuple(features) if keys == "default" else keys
 
     class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")

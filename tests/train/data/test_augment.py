@@ -1,5 +1,6 @@
 """Augmentations against loops in numpy, and the invariants that each one promises."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -158,6 +159,6 @@ def test_wrong_settings_are_refused(wrong, message):
 
 @pytest.mark.parametrize("name", ["shift", "crop_padding", "cutout"])
 def test_settings_larger_than_the_image_are_refused(name):
-    config = AugmentConfig(**{name: 9})
+    config = replace(AugmentConfig(), **{name: 9})
     with pytest.raises(ValueError, match=f"augmentation {name}=9 must be smaller .* 9"):
         augment(config, KEY, jnp.asarray(IMAGES), jnp.asarray(TARGETS))

@@ -16,7 +16,7 @@ LABEL = F.ClassLabel(num_classes=4)
 
 
 def rows(*pairs):
-    return [{"x": np.float32(x), "y": y} for x, y in pairs]
+    return [{"x": np.array(x, np.float32), "y": y} for x, y in pairs]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_repeated_rows_are_removed_and_counted(repeated):
     )
     np.testing.assert_array_equal(data.train.arrays()["inputs"], [[1, 2], [1, 2], [3, 4]])
     np.testing.assert_array_equal(data.train.arrays()["targets"], [0, 1, 2])
-    assert len(data.eval) == 3
+    assert len(data.eval) == 3 and data.cleaning.eval_duplicates == 1
 
 
 def test_deduplication_can_be_switched_off(repeated):
@@ -74,6 +74,20 @@ def test_a_source_may_not_hold_the_rows_that_another_is_measured_on(tmp_path):
     np.testing.assert_array_equal(data.eval.arrays()["inputs"][:, 0], [9, 8])
 
 
+def test_sources_that_differ_cannot_be_joined(tmp_path):
+    split = {"train": rows(([1, 1], 0), ([2, 2], 1)), "test": rows(([9, 9], 2))}
+    write_set(tmp_path, {"x": X, "y": LABEL}, split, name="one")
+    write_set(tmp_path, {"x": X, "y": F.ClassLabel(num_classes=5)}, split, name="classes")
+    pair = F.Tensor(shape=(1, 2), dtype=np.float32)
+    wide = {k: [{**row, "x": row["x"][None]} for row in v] for k, v in split.items()}
+    write_set(tmp_path, {"x": pair, "y": LABEL}, wide, name="shape")
+    for other, what in (("classes", "class names"), ("shape", "input shapes")):
+        with pytest.raises(UserError, match=f"cannot be joined: their {what} must agree"):
+            load(DataConfig(name=f"tfds:one+tfds:{other}", data_dir=tmp_path))
+    with pytest.raises(UserError, match="is one prepared set, but"):
+        load(DataConfig(name="tfds:one+tfds:two", data_dir=tmp_path / "one/1.0.0"))
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     hnp.arrays(
@@ -96,18 +110,18 @@ def test_repair_equals_numpy_medians(table):
 
 
 def test_categories_are_repaired_by_the_most_frequent():
-    table = np.float32([[2, 1], [2, 3], [0, 5], [np.nan, 7]])
+    table = np.array([[2, 1], [2, 3], [0, 5], [np.nan, 7]], np.float32)
     assert clean.repair(table, [], [0], "set") == 1
     assert table[3, 0] == 2  # the median of 2, 2, 0 too, but not of the next
-    table = np.float32([[0], [0], [0], [2], [2], [3], [3], [np.nan]])
+    table = np.array([[0], [0], [0], [2], [2], [3], [3], [np.nan]], np.float32)
     clean.repair(table, [], [0], "set")
     assert table[-1, 0] == 0  # the median is 2
 
 
 def test_targets_are_never_invented():
     columns = {
-        "inputs": np.float32([[1], [np.nan], [3], [4]]),
-        "targets": np.float32([np.nan, 1, 2, np.inf]),
+        "inputs": np.array([[1], [np.nan], [3], [4]], np.float32),
+        "targets": np.array([np.nan, 1, 2, np.inf], np.float32),
     }
     kept, missing, malformed = clean.treat_faults(columns, None, "repair", "set")
     assert (missing, malformed) == (1, 1)
@@ -118,6 +132,6 @@ def test_targets_are_never_invented():
 
 
 def test_infinite_values_are_described():
-    columns = {"inputs": np.float32([[1], [-np.inf]]), "targets": np.int64([0, 1])}
+    columns = {"inputs": np.array([[1], [-np.inf]], np.float32), "targets": np.array([0, 1])}
     with pytest.raises(UserError, match="row 1 has infinite values, as 1 of 2 rows have"):
         clean.treat_faults(columns, 2, "error", "set")

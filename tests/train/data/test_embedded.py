@@ -150,6 +150,18 @@ def test_a_place_that_cannot_be_written(tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+        "from train.data import *; from train.errors import UserError\n"
+        "try: load(DataConfig())\n"
+        "except UserError as error: print(error)\n"
+    )
+    out, err = start(code, tmp_path).communicate()
+    assert "cannot be written" in out and "TFDS_DATA_DIR" in out and out.count("\n") == 1, err
+    assert not list((tmp_path / "mnist_5k").iterdir())
+
+
 def test_two_processes_prepare_at_once(tmp_path):
     code = "from train.data import *; print(len(load(DataConfig(name='breast_cancer')).train))"
     ended = [process.communicate() for process in [start(code, tmp_path) for _ in range(2)]]

@@ -215,7 +215,9 @@ def test_configured_mixtures(tmp_path):
     data = load(DataConfig(name="mnist_5k+mnist_5k", weights=(1.0, 2.0), deduplicate=False))
     assert isinstance(data.train, MixedSource) and data.train.weights == (1.0, 2.0)
     assert len(data.train) == 8000 and len(data.eval) == 2000
-    with pytest.raises(UserError, match=r"mnist_5k and diabetes cannot be joined: classes"):
+    with pytest.raises(
+        UserError, match=r"mnist_5k and diabetes cannot be joined: their class names must agree"
+    ):
         load(DataConfig(name="mnist_5k+diabetes"))
 
 

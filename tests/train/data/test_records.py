@@ -144,7 +144,8 @@ def test_tables_of_scalars_with_words(tmp_path):
     expected = [[0, 0, 1, 1, 0], [1, 1, 0, 0, 1], [2, 0, 1, 1, 0], [3, 0, 1, 0, 1], [4, 0, 1, 1, 0]]
     np.testing.assert_array_equal(data.train.arrays()["inputs"], expected)
     np.testing.assert_array_equal(data.eval.arrays()["inputs"], [[9, 0, 0, 0, 1]])
-    assert len(load(DataConfig(data_dir=folder, missing="drop")).train) == 4
+    dropped = load(DataConfig(data_dir=folder, missing="drop"))
+    assert len(dropped.train) == 4 and dropped.cleaning.missing_dropped == 1
 
 
 def test_large_splits_are_read_when_wanted(tensors, monkeypatch):
@@ -192,7 +193,7 @@ def test_missing_and_infinite_values(tmp_path):
     }
 
     def rows(values):
-        return [{"x": np.float32(v), "y": float(i)} for i, v in enumerate(values)]
+        return [{"x": np.array(v, np.float32), "y": float(i)} for i, v in enumerate(values)]
 
     bad = [[0, 1], [np.nan, 2], [4, 3], [np.inf, 0], [2, np.nan]]
     splits = {"train": rows(bad), "test": rows([[np.nan, 7]])}

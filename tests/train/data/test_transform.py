@@ -21,13 +21,13 @@ def test_moments_equal_numpy(monkeypatch, dtype):
 
 
 def test_a_constant_feature_has_deviation_one():
-    table = np.float32([[0.1, 5, 0], [0.1, 7, 0], [0.1, 9, 0]])
+    table = np.array([[0.1, 5, 0], [0.1, 7, 0], [0.1, 9, 0]], np.float32)
     _, std = transform.moments(table)
-    np.testing.assert_allclose(std, [1, np.std([5, 7, 9]), 1], rtol=1e-6)
+    np.testing.assert_allclose(std, [1, float(np.std([5, 7, 9])), 1], rtol=1e-6)
 
 
 def test_a_narrow_spread_on_a_large_mean_is_not_constant():
-    table = np.float64([[1e6], [1e6 + 1]])
+    table = np.array([[1e6], [1e6 + 1]])
     np.testing.assert_allclose(transform.moments(table)[1], [0.5])
 
 
@@ -72,5 +72,5 @@ def test_category_codes():
     np.testing.assert_array_equal(codes, [1, 0, np.nan, 2, 0])
     codes, names = transform.category_codes(np.array(["z", "b"], object), names)
     np.testing.assert_array_equal(codes, [3, 1])  # 3: unknown, one-hot all zeros
-    table = transform.expand_categories(np.float32([[7, 3], [8, 1]]), {1: names})
+    table = transform.expand_categories(np.array([[7, 3], [8, 1]], np.float32), {1: names})
     np.testing.assert_array_equal(table, [[7, 0, 0, 0], [8, 0, 1, 0]])
