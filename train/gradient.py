@@ -46,6 +46,9 @@ def value_and_grad(
     graphdef, params, statistics = nnx.split(model, nnx.Param, ...)
 
     def loss_of(params, statistics, batch, key):
+        # jax.grad hands on what it does not differentiate as it is: variables of the outer trace,
+        # which NNX will not update in this one. Mapping over them makes new ones.
+        statistics = jax.tree.map(lambda x: x, statistics)
         live = nnx.merge(graphdef, optax.tree.cast(params, dtype), statistics)
         value, metrics = loss(live, batch, key)
         _, _, statistics = nnx.split(live, nnx.Param, ...)
