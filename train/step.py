@@ -11,11 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from train.gradient import Batch, Metrics, Sync
 
 Objects = dict[str, Any]
+AnyBatch = Batch | dict[str, np.ndarray]  # on the device, or still on the host
 TrainStep = Callable[[Objects, Batch, Sync], Metrics]
 EvalStep = Callable[[Objects, Batch], dict[str, jax.Array]]
 
@@ -44,7 +46,7 @@ class Program:
     def _merge(self, leaves) -> Objects:
         return nnx.merge(self.graphdef, jax.tree.unflatten(self.structure, leaves))
 
-    def compile_train(self, step: TrainStep, batch: Batch) -> None:
+    def compile_train(self, step: TrainStep, batch: AnyBatch) -> None:
         """Compiles ``step`` for batches of the shapes of ``batch``."""
 
         def run(leaves, batch):
@@ -54,7 +56,7 @@ class Program:
 
         self._train = self._compile(jax.jit(run, donate_argnums=0), batch)
 
-    def compile_eval(self, step: EvalStep, batch: Batch) -> None:
+    def compile_eval(self, step: EvalStep, batch: AnyBatch) -> None:
         """Compiles ``step`` for batches of the shapes of ``batch``; it changes no state."""
         self._eval = self._compile(jax.jit(lambda leaves, b: step(self._merge(leaves), b)), batch)
 
@@ -64,12 +66,12 @@ class Program:
         self.compile_seconds += time.perf_counter() - start
         return compiled
 
-    def train(self, batch: Batch) -> Metrics:
+    def train(self, batch: AnyBatch) -> Metrics:
         """One training step. Returns at once: the metrics are still being computed."""
         self.leaves, metrics = self._train(self.leaves, batch)
         return metrics
 
-    def evaluate(self, batch: Batch) -> dict[str, jax.Array]:
+    def evaluate(self, batch: AnyBatch) -> dict[str, jax.Array]:
         """The evaluation step's outputs, one row an example."""
         return self._eval(self.leaves, batch)
 
