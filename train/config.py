@@ -81,18 +81,20 @@ def from_json(base: Any, values: Any, where: str = "") -> Any:
         if not isinstance(values, dict):
             raise UserError(f"{where or 'config'} is {values!r}; expected an object with fields")
         known = {f.name: getattr(base, f.name) for f in dataclasses.fields(base)}
+        paths = {f.name for f in dataclasses.fields(base) if f.type in (Path, Path | None)}
         if unknown := sorted(set(values) - set(known)):
             raise UserError(
                 f"{where or 'config'} has no field {unknown[0]!r}; it has {', '.join(known)}"
             )
         changes = {k: from_json(known[k], v, f"{where}.{k}".strip(".")) for k, v in values.items()}
         try:
+            changes |= {k: Path(changes[k]) for k in paths & changes.keys() if changes[k]}
             return dataclasses.replace(base, **changes)
         except (TypeError, ValueError) as error:
             raise UserError(f"{where or 'config'}: {error}") from error
     if isinstance(values, list):
         return tuple(from_json(None, item) for item in values)
-    return Path(values) if isinstance(base, Path) and values is not None else values
+    return values
 
 
 def differences(ours: Any, theirs: Any, where: str = "") -> list[str]:
