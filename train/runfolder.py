@@ -14,6 +14,7 @@ from train.recipes import RECIPES
 from train.result import write_json
 
 RUN_FILES = ("metrics.jsonl", "report.html", "result.json", "sample.png")
+_HALF_WRITTEN = "config.json.partial"  # all that a run killed at its start may leave
 RUN_FOLDERS = ("checkpoints", DAMAGED, "tensorboard", "baseline", "nonfinite")
 
 
@@ -38,7 +39,8 @@ class RunFolder:
     def finished(self) -> dict[str, Any] | None:
         """What ``result.json`` holds if the run has ended, else None."""
         ended = self.report.exists() and (self.path / "result.json").exists()
-        return _read_json(self.path / "result.json") if ended else None
+        advice = "remove it and run again: its last step is in the checkpoints"
+        return _read_json(self.path / "result.json", advice) if ended else None
 
     def recipe(self) -> Recipe:
         """The resolved recipe of the run.
@@ -48,7 +50,7 @@ class RunFolder:
         """
         if not self.config.is_file():
             raise UserError(f"{self.path} is no run folder: it has no config.json")
-        values = _read_json(self.config)
+        values = _read_json(self.config, "name another folder, or remove this one")
         name = values.get("name") if isinstance(values, dict) else None
         if name not in RECIPES:
             raise UserError(f"{self.config} is of recipe {name!r}, which does not exist here")
@@ -75,7 +77,7 @@ class RunFolder:
                     f"{'; '.join(changed)}; name another folder, or replace that run with "
                     "--resume never"
                 )
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and {p.name for p in self.path.iterdir()} - {_HALF_WRITTEN}:
             raise UserError(
                 f"--workdir {self.path} is not empty and holds no run; name another folder"
             )
@@ -96,8 +98,8 @@ class RunFolder:
             ) from error
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path, advice: str) -> Any:
     try:
         return json.loads(path.read_text())
     except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged ({error}); run again with --resume never") from error
+        raise UserError(f"{path} is damaged ({error}); {advice}") from error
