@@ -1,12 +1,14 @@
 """Checkpoints: Orbax writes them in the background, keeps the newest and the best, and renames each
 into place only when it is whole.
 
-This file adds the proof that what is read is what was written: the SHA-256 of all arrays stands in
-the checkpoint, so a flipped bit is found and not trained on.
+This file adds the proof that what is read is what was written: the SHA-256 of all arrays and of the
+progress beside them stands in the checkpoint, so a flipped bit is found and not trained on.
 """
 
+import contextlib
 import errno
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -37,6 +39,12 @@ def digest(paths: Sequence[str], leaves: Sequence[Any]) -> str:
     return total.hexdigest()
 
 
+def _seal(paths: Sequence[str], leaves: Sequence[Any], progress: dict[str, Any]) -> str:
+    """The digest of the arrays and the progress together."""
+    text = json.dumps(progress, sort_keys=True)
+    return hashlib.sha256(f"{digest(paths, leaves)}:{text}".encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class Restored:
     """A checkpoint read back and verified."""
@@ -47,26 +55,36 @@ class Restored:
 
 
 class Checkpoints:
-    """The checkpoints of one run folder."""
+    """The checkpoints of one run folder; ``read_only`` for a look into a run that may be going on.
+    """
 
-    def __init__(self, folder: Path, config: CheckpointConfig, metric: str, direction: str):
+    def __init__(
+        self,
+        folder: Path,
+        config: CheckpointConfig,
+        metric: str,
+        direction: str,
+        *,
+        read_only: bool = False,
+    ):
         self.folder = folder.absolute()
-        keep = [policies.LatestN(config.keep)]
-        if metric:
-            best = policies.BestN(
-                get_metric_fn=lambda metrics: metrics[metric],
-                reverse=direction == "min",
-                n=1,
-                keep_checkpoints_without_metrics=False,
-            )
-            keep.append(best)
+        self.read_only = read_only
+        self.metric = metric
+        self.best = _Best(1 if direction == "max" else -1)
         self.manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(keep),
-                cleanup_tmp_directories=True,
+                preservation_policy=policies.AnyPreservationPolicy(
+                    [policies.LatestN(config.keep), self.best]
+                ),
+                read_only=read_only,
+                cleanup_tmp_directories=not read_only,
             ),
         )
+        for step in self.manager.all_steps():
+            # What cannot be read has no score; a restore finds out why.
+            with contextlib.suppress(Exception):
+                self.best.scores[step] = self._progress(step)["score"]
 
     def save(
         self,
@@ -82,7 +100,10 @@ class Checkpoints:
           UserError: this or the save before it found the disk full.
         """
         arrays = {path: _as_array(leaf) for path, leaf in zip(paths, leaves, strict=True)}
-        progress = {**progress, "digest": digest(paths, leaves)}
+        score = metrics[self.metric] if metrics else None
+        self.best.scores[step] = score
+        progress = {**progress, "score": score}
+        progress["digest"] = _seal(paths, leaves, progress)
         with _disk_errors(self.folder):
             self.manager.save(
                 step,
@@ -90,7 +111,6 @@ class Checkpoints:
                     arrays=ocp.args.PyTreeSave({_escape(k): v for k, v in arrays.items()}),
                     progress=ocp.args.JsonSave(progress),
                 ),
-                metrics=metrics,
                 force=True,
             )
 
@@ -107,16 +127,23 @@ class Checkpoints:
     def restore(self, paths: Sequence[str], like: Sequence[jax.Array], warn) -> Restored | None:
         """The newest checkpoint that reads back as it was written, or None when there is none.
 
-        A damaged one is named through ``warn`` and moved to ``damaged/``; the one before it is
-        tried.
+        A damaged one is named through ``warn`` and, unless this is read-only, moved to
+        ``damaged/``; the one before it is tried.
         """
-        for step in sorted(self.manager.all_steps(), reverse=True):
+        steps = sorted(self.manager.all_steps(), reverse=True)
+        for step in steps:
             try:
                 return self._read(step, paths, like)
             except Exception as error:  # Orbax, TensorStore and JSON each raise their own kinds
-                aside = self._set_aside(step)
-                warn(f"checkpoint {step} is damaged ({_first_line(error)}); moved to {aside}")
+                what = f"checkpoint {step} is damaged ({_first_line(error)})"
+                warn(what if self.read_only else f"{what}; moved to {self._set_aside(step)}")
+        if steps and not self.read_only:
+            warn("no readable checkpoint is left: starting again from step 0")
         return None
+
+    def _progress(self, step: int) -> dict[str, Any]:
+        read = self.manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))
+        return dict(read.progress)
 
     def _read(self, step: int, paths: Sequence[str], like: Sequence[jax.Array]) -> Restored:
         template = {_escape(path): _as_array(leaf) for path, leaf in zip(paths, like, strict=True)}
@@ -133,8 +160,8 @@ class Checkpoints:
             _like(read.arrays[_escape(path)], leaf) for path, leaf in zip(paths, like, strict=True)
         ]
         progress = dict(read.progress)
-        if (found := digest(paths, leaves)) != progress.pop("digest"):
-            raise ValueError(f"its arrays hash to {found[:12]}..., not to what was written")
+        if (written := progress.pop("digest")) != (found := _seal(paths, leaves, progress)):
+            raise ValueError(f"its contents hash to {found[:12]}..., not to {written[:12]}...")
         return Restored(step, leaves, progress)
 
     def _set_aside(self, step: int) -> Path:
@@ -147,6 +174,22 @@ class Checkpoints:
         shutil.move(self.folder / str(step), aside)
         self.manager.reload()
         return aside
+
+
+class _Best(policies.PreservationPolicy):
+    """Keeps the checkpoint with the best score; of equal ones the newest.
+
+    Orbax has a policy for this, but it forgets the scores when the process ends.
+    """
+
+    def __init__(self, sign: int):
+        self.sign = sign
+        self.scores: dict[int, float | None] = {}
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        scored = [c.step for c in checkpoints if self.scores.get(c.step) is not None]
+        best = max(scored, key=lambda step: (self.sign * self.scores[step], step), default=None)
+        return [c.step == best for c in checkpoints]
 
 
 def _escape(path: str) -> str:
