@@ -10,7 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,9 +75,16 @@ def run(
 
 
 def build(recipe: Recipe) -> tuple[Task, Objects]:
-    """The task of a recipe on its data, and its objects at step 0."""
+    """The task of a recipe on its data, and its objects at step 0.
+
+    Raises:
+      UserError: the data cannot be read, or do not fit the model or the task.
+    """
     task = make_task(recipe, load(recipe.data), kernels.best())
-    return task, task.build(nnx.Rngs(recipe.seed))
+    try:
+        return task, task.build(nnx.Rngs(recipe.seed))
+    except ValueError as error:  # a model that cannot take the shape of the data
+        raise UserError(f"data {task.data.name!r} do not fit the model: {error}") from error
 
 
 def evaluate(program: Program, task: Task) -> Outputs:
@@ -127,15 +134,15 @@ class Trainer:
             self.seconds[phase] += time.perf_counter() - start
 
     def run(self) -> dict[str, Any]:
-        self._set_up()
-        try:
+        with ExitStack() as self.opened:
+            self._set_up()
             display = Display(self.console, self.recipe, self.step)
             with display as self.display, self.shutdown.training():
                 self._train()
+                self.checkpoints.wait()
+            if self.shutdown.requested:  # after the last step was taken
+                self._stop()
             return self._finish()
-        finally:
-            self.log.close()
-            self.checkpoints.close()
 
     def _set_up(self) -> None:
         recipe = self.recipe
@@ -155,8 +162,11 @@ class Trainer:
             self.checkpoints = Checkpoints(
                 self.folder.checkpoints, recipe.checkpoint, self.row.metric, self.row.direction
             )
+            self.opened.callback(self.checkpoints.close)
             self._restore()
-            self.log = MetricLog(self.folder.path, resume_step=self.step)
+            self.log = self.opened.enter_context(
+                MetricLog(self.folder.path, resume_step=self.step)
+            )
 
     def _restore(self) -> None:
         program = self.program
@@ -176,8 +186,7 @@ class Trainer:
         return step == self.recipe.steps or step % self.recipe.eval_every == 0
 
     def _saves(self, step: int) -> bool:
-        due = step == self.recipe.steps or step % self.recipe.checkpoint.every == 0
-        return due or self.shutdown.requested
+        return step == self.recipe.steps or step % self.recipe.checkpoint.every == 0
 
     def _train(self) -> None:
         flying: deque[tuple[int, Any, Any]] = deque()
@@ -188,15 +197,16 @@ class Trainer:
                 self.data_wait += time.perf_counter() - start
                 self.step += 1
                 flying.append((self.step, batch, self.program.train(batch)))
-                evaluates, saves = self._evaluates(self.step), self._saves(self.step)
+                stops = self.shutdown.requested  # asked once: a request may come at any line below
+                evaluates, saves = self._evaluates(self.step), stops or self._saves(self.step)
                 # One step stays in flight while the one before it is looked at, so the device never
                 # waits for Python; before an evaluation or a save all of them are looked at.
                 while len(flying) > (0 if evaluates or saves else 1):
                     self._look_at(*flying.popleft())
-            evaluation = self._evaluate() if evaluates else None
+            evaluation = self._evaluate(batch) if evaluates else None
             if saves:
                 self._save(evaluation)
-            if self.shutdown.requested and self.step < self.recipe.steps:
+            if stops:
                 self._stop()
 
     def _look_at(self, step: int, batch, metrics) -> None:
@@ -218,9 +228,13 @@ class Trainer:
         wall = sum(self.seconds.values())
         self.log.write(step, wall, {**means, **{f"eval/{k}": v for k, v in evaluation.items()}})
 
-    def _evaluate(self) -> dict[str, float]:
+    def _evaluate(self, batch) -> dict[str, float]:
         with self.clock("eval"):
             self.outputs = evaluate(self.program, self.task)
+            # A step's loss is that before its update, so an overflow may first be seen here.
+            for name, values in self.outputs.items():
+                if not (finite := np.isfinite(values)).all():
+                    self._end_non_finite(self.step, batch, f"eval/{name}", values[~finite][0])
             metrics = self.task.summarise(self.outputs)
         shown = {f"eval {name}": metrics[name] for name in ("loss", self.row.metric)}
         self.display.line(self.step, shown)
@@ -252,6 +266,7 @@ class Trainer:
         path = self.folder.path / "nonfinite" / f"step-{step}.npz"
         path.parent.mkdir(exist_ok=True)
         np.savez(path, **jax.device_get(batch))
+        write_report(self.folder.path)  # the curves up to here show how it came to this
         raise NonFinite(
             f"{name} is {value} at step {step}; its batch is in {path}, and the same command "
             "replays the steps from the last checkpoint; try a smaller --optim.peak-lr or "
@@ -260,7 +275,6 @@ class Trainer:
 
     def _finish(self) -> dict[str, Any]:
         recipe, row, task = self.recipe, self.row, self.task
-        self.checkpoints.wait()
         with self.clock("eval"):
             # A run that was cut off between its last save and here has no outputs in memory.
             outputs = evaluate(self.program, task) if self.outputs is None else self.outputs
@@ -310,7 +324,9 @@ def restore(folder: RunFolder, console: Console) -> tuple[Task, Program, int]:
     task, objects = build(recipe)
     program = Program(objects)
     row = RECIPES[recipe.name]
-    checkpoints = Checkpoints(folder.checkpoints, recipe.checkpoint, row.metric, row.direction)
+    checkpoints = Checkpoints(
+        folder.checkpoints, recipe.checkpoint, row.metric, row.direction, read_only=True
+    )
     found = checkpoints.restore(program.paths, program.leaves, console.print)
     checkpoints.close()
     if found is None:
