@@ -1,0 +1,51 @@
+"""Which kernels are chosen, and what is said about it."""
+
+import logging
+
+import pytest
+from flax import nnx
+
+import kernels
+import zoo
+from kernels import choice
+from tests.close import assert_close
+from tests.kernels.gradients import random
+
+
+def test_best_on_a_cpu():
+    names = kernels.describe(kernels.best("cpu"))
+    assert {name for name, backend in names.items() if backend == "xla"} == {
+        "conv",
+        "dense",
+        "max_pool",
+    }
+    assert names["layer_norm"] == "reference"
+
+
+@pytest.mark.parametrize("platform", ["gpu", "cuda", "tpu"])
+def test_elsewhere_the_reference(platform):
+    assert kernels.best(platform) == zoo.Ops()
+
+
+def test_unknown_platform():
+    with pytest.raises(ValueError, match="platform='abacus' is none of cpu, gpu, tpu"):
+        kernels.best("abacus")
+
+
+def test_a_foreign_function_is_named_by_its_module():
+    assert kernels.describe(zoo.Ops(dense=random))["dense"] == "tests.kernels.gradients"
+
+
+def test_the_choice_is_logged_once(caplog):
+    choice._best.cache_clear()
+    with caplog.at_level(logging.INFO, logger="kernels"):
+        kernels.best("cpu")
+        kernels.best("cpu")
+    assert sum("cpu: conv -> xla" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_a_whole_model_gives_the_same():
+    images = random((2, 28, 28, 1), 0)
+    stock = zoo.create("convnet-32-64", rngs=nnx.Rngs(0))
+    fast = zoo.create("convnet-32-64", rngs=nnx.Rngs(0), ops=kernels.best("cpu"))
+    assert_close(nnx.jit(fast)(images), nnx.jit(stock)(images), kind="composite")
