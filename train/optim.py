@@ -8,10 +8,11 @@ The rules, with gradient g and learning rate α (Goodfellow et al. 2016, chapter
                       θ ← θ - α m̂ / (√v̂ + ε)                     (Kingma and Ba 2015)
                       with m̂ = m / (1-β₁ᵗ) and v̂ = v / (1-β₂ᵗ) at step t
     adamw             adam, and θ ← θ - α λ θ on matrices (Loshchilov and Hutter 2019)
-    muon              momentum, then the nearest orthogonal matrix by Newton-Schulz
-                      iterations for matrices; adam for the rest    (Jordan et al. 2024)
+    muon              Nesterov momentum, then the nearest orthogonal matrix by Newton-Schulz
+                      iterations, for matrices; adamw for the rest    (Jordan et al. 2024)
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -40,8 +41,8 @@ class OptimConfig:
     ema_decay: float | None = None  # evaluate with an average of the weights; None: with the last
 
     def __post_init__(self):
-        if self.peak_lr <= 0:
-            raise ValueError(f"peak_lr={self.peak_lr} must be positive")
+        if not 0 < self.peak_lr < math.inf:
+            raise ValueError(f"peak_lr={self.peak_lr} must be positive and finite")
         if self.warmup_steps < 0:
             raise ValueError(f"warmup_steps={self.warmup_steps} must not be negative")
         if not 0 <= self.final_lr_fraction <= 1:
@@ -49,18 +50,18 @@ class OptimConfig:
         for field in ("momentum", "beta1", "beta2"):
             if not 0 <= (value := getattr(self, field)) < 1:
                 raise ValueError(f"{field}={value} must lie in [0, 1)")
-        if self.epsilon <= 0:
-            raise ValueError(f"epsilon={self.epsilon} must be positive")
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay={self.weight_decay} must not be negative")
+        if not 0 < self.epsilon < math.inf:
+            raise ValueError(f"epsilon={self.epsilon} must be positive and finite")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay={self.weight_decay} must be finite and not negative")
         if self.weight_decay and self.name not in ("adamw", "muon"):
             raise ValueError(
                 f"weight_decay={self.weight_decay} has no effect with name={self.name!r}; "
                 "use adamw or muon"
             )
-        if self.clip_norm is not None and self.clip_norm <= 0:
+        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
             raise ValueError(
-                f"clip_norm={self.clip_norm} must be positive, or None for no clipping"
+                f"clip_norm={self.clip_norm} must be positive and finite, or None for no clipping"
             )
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay={self.ema_decay} must lie in (0, 1), or be None")
@@ -112,19 +113,21 @@ def transformation(config: OptimConfig, total_steps: int) -> optax.GradientTrans
     """The optax chain of ``config``: clip, rule and schedule, average."""
     lr = learning_rate(config, total_steps)
     adam = {"b1": config.beta1, "b2": config.beta2, "eps": config.epsilon}
+    adamw = optax.adamw(lr, **adam, weight_decay=config.weight_decay, mask=_matrices_only)
     rule = {
         "gradient-descent": lambda: optax.sgd(lr),
         "momentum": lambda: optax.sgd(lr, momentum=config.momentum),
         "adam": lambda: optax.adam(lr, **adam),
-        "adamw": lambda: optax.adamw(
-            lr, **adam, weight_decay=config.weight_decay, mask=_matrices_only
-        ),
-        "muon": lambda: optax.contrib.muon(
-            lr,
-            beta=config.momentum,
-            weight_decay=config.weight_decay,
-            adam_b1=config.beta1,
-            adam_b2=config.beta2,
+        "adamw": lambda: adamw,
+        # Left to itself, optax's muon gives what is no matrix to a Nesterov Adam without decay.
+        "muon": lambda: optax.partition(
+            {
+                "matrix": optax.contrib.muon(
+                    lr, beta=config.momentum, weight_decay=config.weight_decay
+                ),
+                "other": adamw,
+            },
+            lambda params: jax.tree.map(lambda p: "matrix" if p.ndim == 2 else "other", params),
         ),
     }[config.name]()
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
