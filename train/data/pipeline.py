@@ -6,6 +6,7 @@ epoch, the batches are the same on one process and on many (process p of P takes
 parts of every batch), and a run can go on with another number of processes.
 """
 
+import os
 import sys
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -16,7 +17,7 @@ import grain
 import jax
 import numpy as np
 
-from train.data.dataset import Batch, MixedSource, Source
+from train.data.dataset import ArraySource, Batch, MixedSource, Source
 from train.errors import UserError
 
 _NO_ROWS = np.zeros(0, np.int64)
@@ -135,7 +136,7 @@ class TrainBatches:
         self._order = EpochOrder(source, seed)
         self._identity = {"batch_size": batch_size, "seed": seed, "num_rows": len(source)}
         table = _TrainTable(source, self._order, batch_size, shard)
-        self._iterator = iter(_prefetched(table))
+        self._iterator = iter(_prefetched(table, source))
 
     def __iter__(self) -> "TrainBatches":
         return self
@@ -198,12 +199,16 @@ def eval_batches(source: Source, *, batch_size: int, shard: tuple[int, int] | No
     Raises:
         UserError: when the batch is not divisible by the processes.
     """
-    return iter(_prefetched(_EvalTable(source, batch_size, _checked_shard(batch_size, shard))))
+    table = _EvalTable(source, batch_size, _checked_shard(batch_size, shard))
+    return iter(_prefetched(table, source))
 
 
-def _prefetched(table: Any) -> grain.IterDataset:
-    # One thread: a gather takes microseconds, and record files are read by threads of their own.
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+def _prefetched(table: Any, source: Source) -> grain.IterDataset:
+    # A gather in memory takes microseconds: one thread. Records are decoded by one thread a core.
+    parts = source.parts if isinstance(source, MixedSource) else (source,)
+    in_memory = all(isinstance(part, ArraySource) for part in parts)
+    threads = 1 if in_memory else os.cpu_count() or 1
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
     return grain.MapDataset.source(table).to_iter_dataset(options)
 
 

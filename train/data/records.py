@@ -8,7 +8,8 @@ import io
 import math
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class Prepared:
     inputs: dict[str, Any]
     """Key in the record -> feature; one entry, or for a table several, sorted."""
     target: str
-    features: dict[str, Any] = field(default_factory=dict)
+    features: dict[str, Any]
     """All of the above."""
 
 
@@ -54,13 +55,13 @@ def open_folder(folder: Path) -> Prepared:
             f"{folder} is damaged: TFDS cannot read its description ({_line(error)}); "
             "prepare it again"
         ) from error
-    keys = info.supervised_keys or (("image", "label") if "image" in features else None)
+    keys: Any = info.supervised_keys or (("image", "label") if "image" in features else None)
     if keys is None or not isinstance(keys[1], str):
         raise UserError(
             f"{folder} names no supervised keys, so nothing says which feature is the input and "
             f"which the target; it has {', '.join(features)}"
         )
-    names = [keys[0]] if isinstance(keys[0], str) else list(keys[0])
+    names = keys[0].values() if isinstance(keys[0], dict) else np.atleast_1d(keys[0]).tolist()
     inputs: dict[str, Any] = {}
     for name in names:
         inner = features[name]
@@ -107,10 +108,14 @@ class RecordReader:
         self._length = sum(
             file.examples_in_shard if file.take < 0 else file.take for file in self._files
         )
-        self._fetch = _opener(prepared.info.file_format.value)(self._files) if self._files else None
+        self._open = _opener(prepared.info.file_format.value)
 
     def __len__(self) -> int:
         return self._length
+
+    @cached_property
+    def _fetch(self) -> Callable[[list[int]], Sequence[bytes]]:
+        return self._open(self._files)  # late, so that `read` reports what opening finds
 
     @property
     def where(self) -> str:
@@ -126,7 +131,7 @@ class RecordReader:
         wanted = self.prepared.features
         columns: Columns = {name: [] for name in wanted}
         try:
-            for record in self._fetch([int(row) for row in rows]) if self._fetch else ():
+            for record in self._fetch([int(row) for row in rows]):
                 values = _EXAMPLE.FromString(record).features.feature
                 for name, column in columns.items():
                     column.append(_value(values[name]))
@@ -163,7 +168,11 @@ def _opener(file_format: str) -> Callable[[Sequence[Any]], Callable[[list[int]],
 
 
 class _TFRecords:
-    """TFRecord files, TFDS's default format: length, checksum, record, checksum, and again."""
+    """TFRecord files, TFDS's default format: length, checksum, record, checksum, and again.
+
+    The checksums are CRC-32C, too slow without a compiled library, and are not looked at: a damaged
+    record is found when it does not parse. array_record files check themselves.
+    """
 
     def __init__(self, files: Sequence[Any]):
         self._places: list[tuple[str, int, int]] = []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.train.data.folders import F, as_tfrecord, flip_bytes, png, write_set
-from train.data import DataConfig, load
+from train.data import DataConfig, load, train_batches
 from train.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -98,7 +98,11 @@ def test_a_tfrecord_file_cut_short(tmp_path):
     folder = write_set(tmp_path, {"image": PIXELS, "label": LABEL}, {"train": rows, "test": rows})
     as_tfrecord(folder)
     path = next(folder.glob("*train.tfrecord*"))
-    path.write_bytes(path.read_bytes()[:-60])
+    whole = path.read_bytes()
+    for kept in (len(whole) - 60, len(whole) // 2, 5):
+        path.write_bytes(whole[:kept])
+        assert "corrupt" in failure(data_dir=folder)
+    path.unlink()
     assert "corrupt" in failure(data_dir=folder)
 
 
@@ -157,6 +161,13 @@ def test_large_splits_are_read_when_wanted(tensors, monkeypatch):
     got = data.train.gather(np.array([5, 2, 5]))
     np.testing.assert_array_equal(got["inputs"], train[[5, 2, 5]])
     assert data.cleaning.unexamined == 27
+    batches = train_batches(data.train, batch_size=8, seed=2)
+    monkeypatch.undo()
+    in_memory = load(DataConfig(data_dir=folder)).train
+    assert type(in_memory).__name__ == "ArraySource"
+    expected = train_batches(in_memory, batch_size=8, seed=2)
+    for _ in range(6):  # decoded by several threads, in the same order
+        np.testing.assert_array_equal(next(batches)["inputs"], next(expected)["inputs"])
 
 
 @pytest.mark.parametrize("large", [False, True])
