@@ -14,9 +14,9 @@ def assert_close(
 ) -> None:
     """Assert that two arrays, or every leaf of two equal trees, agree.
 
-    Two arrays agree when `‖actual - expected‖ <= tolerance · ‖expected‖` (the tolerance itself where
-    expected is all zero) and their infinities stand in the same places. Arrays may be of JAX, NumPy
-    or PyTorch, the expected one also lists of numbers; two trees must have the same paths.
+    Two arrays agree when `‖actual - expected‖ <= tolerance · ‖expected‖` (or the tolerance itself,
+    where expected is all zero) and their infinities stand in the same places. Arrays may be of JAX,
+    NumPy or PyTorch, the expected one also lists of numbers; trees must have the same paths.
     """
     if hasattr(actual, "shape"):
         arrays = _as_float64(actual), _as_float64(expected)

@@ -1,12 +1,16 @@
 """Values and gradients of a module, in a form in which two modules can be compared."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+
+Module = TypeVar("Module", bound=nnx.Module)
 
 
 class Result(NamedTuple):
@@ -28,23 +32,29 @@ def weighting(shape: tuple[int, ...]) -> np.ndarray:
     return np.cos(np.arange(np.prod(shape), dtype=np.float32)).reshape(shape)
 
 
-def run(module: nnx.Module, x: Array, **call: Any) -> Result:
+def run(module: nnx.Module, x: Array) -> Result:
     """The module's output, gradients and statistics; the module itself stays as it is."""
     graphdef, params, rest = nnx.split(module, nnx.Param, ...)
-
-    @jax.jit
-    def forward_and_backward(params, rest, x):
-        def forward(params, x):
-            own = jax.tree.map(lambda leaf: leaf, rest)  # variables that this trace may change
-            live = nnx.merge(graphdef, params, own)
-            y = live(x, **call)
-            return y, nnx.split(live, nnx.Param, ...)[2]
-
-        y, backward, rest = jax.vjp(forward, params, x, has_aux=True)
-        return y, *backward(weighting(y.shape).astype(y.dtype)), rest
-
-    y, param_grads, x_grad, rest = forward_and_backward(params, rest, x)
+    y, param_grads, x_grad, rest = _forward_and_backward(graphdef, params, rest, x)
     return Result(y, x_grad, by_path(param_grads), by_path(rest))
+
+
+@partial(jax.jit, static_argnums=0)  # compiled once for all modules of equal structure
+def _forward_and_backward(graphdef, params, rest, x):
+    def forward(params, x):
+        own = jax.tree.map(lambda leaf: leaf, rest)  # variables that this trace may change
+        live = nnx.merge(graphdef, params, own)
+        y = live(x)
+        return y, nnx.split(live, nnx.Param, ...)[2]
+
+    y, backward, rest = jax.vjp(forward, params, x, has_aux=True)
+    return y, *backward(weighting(y.shape).astype(y.dtype)), rest
+
+
+def output_shape(module: nnx.Module, *shape: int) -> tuple[int, ...]:
+    """The shape of the module's output for a float32 input of a shape; nothing is computed."""
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return nnx.eval_shape(lambda module, x: module(x), module, x).shape
 
 
 def by_path(state: Any) -> dict[str, Array]:
@@ -56,8 +66,13 @@ def by_path(state: Any) -> dict[str, Array]:
     }
 
 
-def randomize(module: nnx.Module, seed: int = 0) -> None:
-    """Give every parameter and statistic a random value, variances positive ones."""
+def randomized(build: Callable[[], Module], seed: int = 0) -> Module:
+    """The module that `build()` makes, every parameter and statistic a random number.
+
+    It is built abstractly and filled by NumPy, since compiling JAX's generators for each shape
+    would take most of the time of the tests. Scales and variances are positive.
+    """
+    module = nnx.eval_shape(build)
     generator = np.random.default_rng(seed)
     state = nnx.state(module)
     for path, variable in nnx.to_flat_state(state):
@@ -65,3 +80,4 @@ def randomize(module: nnx.Module, seed: int = 0) -> None:
         positive = path[-1] in ("scale", "var", "std")
         variable.set_value(1 + jnp.abs(noise) if positive else noise)
     nnx.update(module, state)
+    return module

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from zoo.functional.window import Padding, Size, pad_pairs, per_axis, span
+from zoo.functional.window import Padding, Size, check_fits, pad_pairs, per_axis, span
 
 _LETTERS = "DHW"  # the spatial axes' letters, as `lax` wants to hear them
 
@@ -39,18 +39,21 @@ def conv(
     parts, and part g of the output sees part g of the input only.
     """
     num_axes = x.ndim - 2
+    layouts = _layouts(num_axes)
     _check_channels(x.shape[-1], kernel.shape[-2] * groups, kernel.shape[-1], groups)
     strides = per_axis(strides, num_axes, "strides")
     dilation = per_axis(dilation, num_axes, "dilation")
     spans = span(kernel.shape[:-2], dilation)
+    pads = pad_pairs(padding, x.shape[1:-1], spans, strides)
+    check_fits(x.shape[1:-1], spans, pads)
     y = lax.conv_general_dilated(
         x,
         kernel,
         window_strides=strides,
-        padding=pad_pairs(padding, x.shape[1:-1], spans, strides),
+        padding=pads,
         rhs_dilation=dilation,
         feature_group_count=groups,
-        dimension_numbers=_layouts(num_axes),
+        dimension_numbers=layouts,
     )
     return y if bias is None else y + bias
 
@@ -80,6 +83,7 @@ def conv_transpose(
     `"VALID"` crops nothing.
     """
     num_axes = x.ndim - 2
+    layouts = _layouts(num_axes)
     out_dim = kernel.shape[-2] * groups
     _check_channels(x.shape[-1], kernel.shape[-1], out_dim, groups)
     strides = per_axis(strides, num_axes, "strides")
@@ -105,7 +109,7 @@ def conv_transpose(
         lhs_dilation=strides,
         rhs_dilation=dilation,
         feature_group_count=groups,
-        dimension_numbers=_layouts(num_axes),
+        dimension_numbers=layouts,
     )
     return y if bias is None else y + bias
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from zoo.functional.window import Padding, Size, pad_pairs, per_axis
+from zoo.functional.window import Padding, Size, check_fits, pad_pairs, per_axis
 
 
 def max_pool(
@@ -60,12 +60,8 @@ def _pool(x, start, combine, window, strides, padding):
     window = per_axis(window, num_axes, "window")
     strides = window if strides is None else per_axis(strides, num_axes, "strides")
     pads = pad_pairs(padding, x.shape[1:-1], window, strides)
-    for axis, (n, k, (low, high)) in enumerate(zip(x.shape[1:-1], window, pads, strict=True)):
-        if n + low + high < k:
-            raise ValueError(
-                f"spatial axis {axis} has {n} rows, too few for a pooling window of {k}; "
-                "use larger inputs, fewer pooling layers or padding"
-            )
+    check_fits(x.shape[1:-1], window, pads)
+    for k, (low, high) in zip(window, pads, strict=True):
         if max(low, high) >= k:
             raise ValueError(f"padding {low, high} makes windows of {k} rows without any input")
     return lax.reduce_window(

@@ -46,4 +46,16 @@ def pad_pairs(
     pairs = [(row, row) if isinstance(row, int) else (row[0], row[1]) for row in rows]
     if len(pairs) != len(sizes):
         raise ValueError(f"{padding=} has {len(pairs)} entries for {len(sizes)} spatial axes")
+    if min(min(pair) for pair in pairs) < 0:
+        raise ValueError(f"{padding=} must not be negative")
     return pairs
+
+
+def check_fits(sizes: Sequence[int], spans: Sequence[int], pads: Sequence[tuple[int, int]]) -> None:
+    """Raise ValueError where not even one window fits in the padded input."""
+    for axis, (n, k, (low, high)) in enumerate(zip(sizes, spans, pads, strict=True)):
+        if n + low + high < k:
+            raise ValueError(
+                f"spatial axis {axis} has {n} rows, too few for a window that spans {k}; "
+                "use larger inputs, fewer layers that shrink them, or padding"
+            )

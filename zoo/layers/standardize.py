@@ -14,7 +14,7 @@ class Standardize(nnx.Module):
     exported model carries them, so that raw pixels or raw measurements go in wherever it runs.
     """
 
-    def __init__(self, mean: ArrayLike, std: ArrayLike):
+    def __init__(self, mean: ArrayLike | float | int, std: ArrayLike | float | int):
         mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
         if mean.shape != std.shape:
             raise ValueError(f"mean has shape {mean.shape}, std {std.shape}; they must agree")

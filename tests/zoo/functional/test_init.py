@@ -53,7 +53,7 @@ def test_truncated_normal_stops_at_two_standard_deviations():
     assert 0.039 < jnp.max(jnp.abs(sample)) <= 0.04
 
 
-@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (3, 3, 2, 5)])
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (3, 2, 1, 4)])
 def test_orthogonal_has_orthonormal_columns_or_rows(shape):
     matrix = np.asarray(init.orthogonal(KEY, shape, gain=2.0)).reshape(-1, shape[-1])
     small = matrix.T @ matrix if matrix.shape[0] >= matrix.shape[1] else matrix @ matrix.T
@@ -61,8 +61,8 @@ def test_orthogonal_has_orthonormal_columns_or_rows(shape):
 
 
 def test_orthogonal_draws_differ_and_are_signed_both_ways():
-    first = init.orthogonal(KEY, (8, 8))
-    second = init.orthogonal(jax.random.key(1), (8, 8))
+    first = init.orthogonal(KEY, (6, 4))
+    second = init.orthogonal(jax.random.key(1), (6, 4))
     assert not np.allclose(first, second)
     assert (np.diagonal(first) > 0).any()
     assert (np.diagonal(first) < 0).any()

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from tests.close import assert_close
-from tests.zoo.compare import random, randomize, run
+from tests.zoo.compare import random, randomized, run
 from zoo.layers import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 
 
@@ -30,8 +30,7 @@ def test_running_moments_converge_to_those_of_the_data():
 
 
 def test_a_deterministic_view_uses_the_running_moments_and_keeps_them():
-    norm = BatchNorm(3)
-    randomize(norm)
+    norm = randomized(lambda: BatchNorm(3))
     before = run(norm, random(8, 3)).statistics
     result = run(nnx.view(norm, deterministic=True), random(8, 3))
     expected = (random(8, 3) - norm.mean) / jnp.sqrt(norm.var + 1e-5) * norm.scale + norm.bias
