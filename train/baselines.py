@@ -33,8 +33,8 @@ def least_squares(data: Dataset) -> Baseline:
 def logistic_regression(data: Dataset) -> Baseline:
     """Accuracy of scikit-learn's logistic regression with its default penalty.
 
-    The solver stops early, at a tolerance of 0.01: on the digits that is the stronger baseline (0.908
-    against 0.882 when it converges, and overfits) in a tenth of the time.
+    The solver stops early, at a tolerance of 0.01: on the digits that is the stronger baseline
+    (0.908 against 0.882 when it converges, and overfits) in a tenth of the time.
     """
     from sklearn.linear_model import LogisticRegression
 

@@ -7,11 +7,13 @@ progress beside them stands in the checkpoint, so a flipped bit is found and not
 
 import contextlib
 import errno
+import gc
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,8 +57,7 @@ class Restored:
 
 
 class Checkpoints:
-    """The checkpoints of one run folder; ``read_only`` for a look into a run that may be going on.
-    """
+    """The checkpoints of a run folder; ``read_only`` looks into a run that may be going on."""
 
     def __init__(
         self,
@@ -132,11 +133,12 @@ class Checkpoints:
         """
         steps = sorted(self.manager.all_steps(), reverse=True)
         for step in steps:
-            try:
-                return self._read(step, paths, like)
-            except Exception as error:  # Orbax, TensorStore and JSON each raise their own kinds
-                what = f"checkpoint {step} is damaged ({_first_line(error)})"
-                warn(what if self.read_only else f"{what}; moved to {self._set_aside(step)}")
+            with _forget_broken_reads():
+                try:
+                    return self._read(step, paths, like)
+                except Exception as error:  # Orbax, TensorStore and JSON each raise their own kinds
+                    what = f"checkpoint {step} is damaged ({_first_line(error)})"
+            warn(what if self.read_only else f"{what}; moved to {self._set_aside(step)}")
         if steps and not self.read_only:
             warn("no readable checkpoint is left: starting again from step 0")
         return None
@@ -211,6 +213,18 @@ def _like(array: jax.Array, leaf: jax.Array) -> jax.Array:
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf))
     return array
+
+
+@contextlib.contextmanager
+def _forget_broken_reads() -> Iterator[None]:
+    """Where one array cannot be read, Orbax abandons the reads of the others half-way; without this
+    each would print a traceback when it is collected."""
+    before, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        yield
+        gc.collect()  # only after a failure: a success returns from inside
+    finally:
+        sys.unraisablehook = before
 
 
 def _first_line(error: Exception) -> str:

@@ -164,9 +164,7 @@ class Trainer:
             )
             self.opened.callback(self.checkpoints.close)
             self._restore()
-            self.log = self.opened.enter_context(
-                MetricLog(self.folder.path, resume_step=self.step)
-            )
+            self.log = self.opened.enter_context(MetricLog(self.folder.path, resume_step=self.step))
 
     def _restore(self) -> None:
         program = self.program

@@ -46,6 +46,8 @@ def parse(
     except SystemExit as ending:
         if not ending.code:
             raise
+    except ValueError as refused:  # by the outermost dataclass, for which tyro has no name
+        raise UserError(f"{refused} (see `{prog} --help`)") from refused
     raise UserError(f"{_reason(said.getvalue())} (see `{prog} --help`)")
 
 
@@ -58,7 +60,7 @@ def _reason(box: str) -> str:
             near = [flag for flag in re.findall(r"^\s*│\s+(--[\w.-]+)", box, re.MULTILINE)][:1]
             break
         text.append(line)
-    reason = " ".join(text).replace("recipe.", "").rstrip(".")
+    reason = " ".join(text).replace("recipe.", "").replace("self.", "").rstrip(".")
     if near and "nrecognized" in reason:
         reason += f"; did you mean {near[0]}?"
     return reason[:1].lower() + reason[1:]

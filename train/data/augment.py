@@ -30,7 +30,7 @@ def augment(
     Raises:
         ValueError: when a shift, padding or square does not fit into the image.
     """
-    _check_sizes(config, images.shape[1], images.shape[2])
+    check_sizes(config, images.shape[1], images.shape[2])
     keys = jax.random.split(key, 5)
     if config.shift:
         images = random_shift(keys[0], images, config.shift)
@@ -137,7 +137,8 @@ def _covered(centres: Int[Array, " B"], size: int, side: int) -> Bool[Array, "B 
     return (distance >= 0) & (distance < side)
 
 
-def _check_sizes(config: AugmentConfig, height: int, width: int) -> None:
+def check_sizes(config: AugmentConfig, height: int, width: int) -> None:
+    """Raises ValueError unless every distance of ``config`` fits into such an image."""
     shorter = min(height, width)
     for name in ("shift", "crop_padding", "cutout"):
         if getattr(config, name) >= shorter:

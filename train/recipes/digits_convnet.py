@@ -7,8 +7,7 @@ classes. Small random shifts of each image stand in for the digits that the smal
 """
 
 from train.config import Recipe
-from train.data import DataConfig
-from train.data.augment import AugmentConfig
+from train.data import AugmentConfig, DataConfig
 from train.optim import OptimConfig
 from train.tasks.classification import ClassificationConfig
 from zoo.models.convnet import ConvNetConfig

@@ -7,8 +7,7 @@ The second line trains on CIFAR-10 once it is prepared; there, flips and a longe
 """
 
 from train.config import CheckpointConfig, Recipe
-from train.data import DataConfig
-from train.data.augment import AugmentConfig
+from train.data import AugmentConfig, DataConfig
 from train.optim import OptimConfig
 from train.tasks.classification import ClassificationConfig
 from zoo.models.resnet import ResNetConfig

@@ -10,7 +10,8 @@ import numpy as np
 from flax import nnx
 
 from train import baselines, figures, metrics
-from train.data.augment import AugmentConfig, augment
+from train.data import AugmentConfig
+from train.data.augment import augment, check_sizes
 from train.errors import UserError
 from train.gradient import Batch, Metrics
 from train.report import Section
@@ -60,6 +61,8 @@ class Classification(Supervised):
                 f"data {self.data.name!r} has inputs of shape {self.data.input_shape}; only images "
                 "can be augmented: leave the --task.augment fields as they are"
             )
+        if self.has_images:
+            check_sizes(self.config.augment, *self.data.input_shape[:2])
         return super().build(rngs)
 
     def augment(self, key: jax.Array, batch: Batch) -> Batch:

@@ -68,7 +68,7 @@ class Regression(Supervised):
         return [
             Section(
                 "Predictions and residuals",
-                "Each point is one held-out example; a perfect model puts all of them on the zero line.",
+                "Each point is one held-out example; a perfect model puts all on the zero line.",
                 figures.residual_figure(outputs["predicted"], outputs["target"]),
             )
         ]
