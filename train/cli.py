@@ -12,6 +12,7 @@ import tyro
 from train.errors import UserError
 from train.options import nearest, parse
 from train.recipes import RECIPES
+from train.shutdown import Shutdown
 
 PROG = "python -m train"
 Json = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -136,11 +137,13 @@ def run(args: Sequence[str]) -> int:
     kind, default = run_options(name)
     options = parse(kind, f"{PROG} run {name}", [_alias(arg) for arg in rest], default)
 
-    from train import loop
-    from train.runfolder import RunFolder
+    # From here on, as importing JAX takes seconds.
+    with Shutdown(lambda line: print(line, file=sys.stderr)):
+        from train import loop
+        from train.runfolder import RunFolder
 
-    folder = RunFolder(options.workdir or Path("runs") / name)
-    result = loop.run(options.recipe, workdir=folder.path, resume=options.resume)
+        folder = RunFolder(options.workdir or Path("runs") / name)
+        result = loop.run(options.recipe, workdir=folder.path, resume=options.resume)
     if options.json:
         print(json.dumps(result, indent=2))
     else:

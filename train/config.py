@@ -94,6 +94,9 @@ def from_json(base: Any, values: Any, where: str = "") -> Any:
             raise UserError(f"{where or 'config'}: {error}") from error
     if isinstance(values, list):
         return tuple(from_json(None, item) for item in values)
+    typed = type(base) in (int, float, str, bool) and values is not None
+    if typed and type(values) is not type(base):
+        raise UserError(f"{where} is {values!r}; expected a value like {base!r}")
     return values
 
 
