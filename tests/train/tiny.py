@@ -19,8 +19,8 @@ _FIELDS = {
 
 
 def fields(name: str, *more: str) -> list[str]:
-    """The command-line fields that make recipe ``name`` tiny, and ``more`` after them."""
-    return [*_FIELDS[name].split(), *more]
+    """The command-line fields that make recipe ``name`` tiny, and the words of ``more``."""
+    return " ".join([_FIELDS[name], *more]).split()
 
 
 def recipe(name: str, *more: str) -> Recipe:
