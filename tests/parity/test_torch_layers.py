@@ -12,6 +12,7 @@ from zoo import layers
 from zoo.functional import activation
 from zoo.functional.conv import conv, conv_transpose
 from zoo.functional.cross_entropy import sigmoid_cross_entropy, softmax_cross_entropy
+from zoo.functional.embed import embed
 from zoo.functional.norm import group_norm, layer_norm, rms_norm
 from zoo.functional.pooling import avg_pool, max_pool
 
@@ -20,7 +21,7 @@ functional = torch.nn.functional
 
 
 def value_and_gradients(function, *arrays):
-    """A JAX function's value and the gradients of it, weighted, in every floating-point argument."""
+    """A JAX function's value, and the gradients of its weighted sum in every argument."""
     value, backward = jax.vjp(function, *arrays)
     return value, *backward(weighting(value.shape))
 
@@ -203,14 +204,12 @@ def test_sigmoid_cross_entropy():
 
 def test_embedding():
     tokens = np.array([[0, 3, 3], [9, 1, 0]])
-    embed = randomized(lambda: layers.Embed(10, 4, rngs=nnx.Rngs(0)))
-    table = embed.table[...]
+    layer = randomized(lambda: layers.Embed(10, 4, rngs=nnx.Rngs(0)))
+    table = layer.table[...]
     expected = torch_value_and_gradients(
         lambda table: functional.embedding(torch.tensor(tokens), table), table
     )
-    actual = value_and_gradients(
-        lambda table: layers.embed.embed(jnp.asarray(tokens), table), table
-    )
+    actual = value_and_gradients(lambda table: embed(jnp.asarray(tokens), table), table)
     assert_close(actual, expected)
 
 

@@ -62,7 +62,7 @@ def by_path(state: Any) -> dict[str, Array]:
     return {
         ".".join(map(str, path)): variable[...]
         for path, variable in nnx.to_flat_state(state)
-        if not jax.dtypes.issubdtype(variable.dtype, jax.dtypes.prng_key)
+        if not jnp.issubdtype(variable.dtype, jax.dtypes.prng_key)
     }
 
 

@@ -62,8 +62,11 @@ def test_imports_point_one_way(path):
                 assert rest[0] != "models", f"a model file imports another: {name}"
 
 
-def is_config(node):
-    return isinstance(node, ast.ClassDef) and node.name.endswith("Config")
+def configs(tree):
+    """The definitions of config classes in a file."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
+            yield node
 
 
 @FILE
@@ -71,7 +74,7 @@ def test_every_config_field_is_read(path):
     tree = TREES[path]
     fields = {
         item.target.id
-        for node in filter(is_config, ast.walk(tree))
+        for node in configs(tree)
         for item in node.body
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
     }

@@ -85,7 +85,7 @@ def test_the_compiler_counts_the_same_for_a_matrix_product(rngs):
     linear = Linear(64, 32, rngs=rngs, use_bias=False)
     x = jnp.ones((8, 64))
     cost = jax.jit(linear.__call__).lower(x).compile().cost_analysis()
-    assert zoo.summarize(linear, x).flops == cost["flops"]
+    assert zoo.summarize(linear, x).flops == (cost or {})["flops"]
 
 
 def test_the_classes_are_left_as_they_were():

@@ -1,5 +1,7 @@
 """Every layer against the stock one of Flax: output, gradients, statistics, from equal weights."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import pytest
 from flax import nnx
@@ -40,8 +42,9 @@ def test_linear(use_bias, batch):
     ],
 )
 def test_conv(settings):
-    stock_names = {"dilation": "kernel_dilation", "groups": "feature_group_count"}
-    stock_settings = {stock_names.get(name, name): value for name, value in settings.items()}
+    stock_settings: dict[str, Any] = dict(settings)
+    stock_settings["kernel_dilation"] = stock_settings.pop("dilation", 1)
+    stock_settings["feature_group_count"] = stock_settings.pop("groups", 1)
     assert_same(
         lambda: layers.Conv(4, 8, rngs=nnx.Rngs(0), **settings),
         lambda: nnx.Conv(4, 8, rngs=nnx.Rngs(0), **stock_settings),
