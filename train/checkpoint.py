@@ -10,10 +10,11 @@ import errno
 import gc
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from train.config import CheckpointConfig
 from train.errors import UserError
+
+# What Orbax raises it also logs, with tracebacks; here every error is told, in a line.
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 
 DAMAGED = "damaged"  # the folder, beside the checkpoints, where unreadable ones are set aside
 
@@ -72,6 +76,7 @@ class Checkpoints:
         self.read_only = read_only
         self.metric = metric
         self.best = _Best(1 if direction == "max" else -1)
+        self._hook, sys.unraisablehook = sys.unraisablehook, _without_abandoned(sys.unraisablehook)
         self.manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
@@ -103,7 +108,8 @@ class Checkpoints:
         arrays = {path: _as_array(leaf) for path, leaf in zip(paths, leaves, strict=True)}
         score = metrics[self.metric] if metrics else None
         self.best.scores[step] = score
-        progress = {**progress, "score": score}
+        # A copy: it is written later, while the loop goes on counting in its own.
+        progress = json.loads(json.dumps({**progress, "score": score}))
         progress["digest"] = _seal(paths, leaves, progress)
         with _disk_errors(self.folder):
             self.manager.save(
@@ -122,8 +128,11 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for the newest checkpoint and frees the background threads."""
-        with _disk_errors(self.folder):
-            self.manager.close()
+        try:
+            with _disk_errors(self.folder):
+                self.manager.close()
+        finally:
+            sys.unraisablehook = self._hook
 
     def restore(self, paths: Sequence[str], like: Sequence[jax.Array], warn) -> Restored | None:
         """The newest checkpoint that reads back as it was written, or None when there is none.
@@ -133,11 +142,11 @@ class Checkpoints:
         """
         steps = sorted(self.manager.all_steps(), reverse=True)
         for step in steps:
-            with _forget_broken_reads():
-                try:
-                    return self._read(step, paths, like)
-                except Exception as error:  # Orbax, TensorStore and JSON each raise their own kinds
-                    what = f"checkpoint {step} is damaged ({_first_line(error)})"
+            try:
+                return self._read(step, paths, like)
+            except Exception as error:  # Orbax, TensorStore and JSON each raise their own kinds
+                what = f"checkpoint {step} is damaged ({_first_line(error)})"
+            gc.collect()  # ends the reads of the other arrays, which Orbax abandons half-way
             warn(what if self.read_only else f"{what}; moved to {self._set_aside(step)}")
         if steps and not self.read_only:
             warn("no readable checkpoint is left: starting again from step 0")
@@ -215,16 +224,17 @@ def _like(array: jax.Array, leaf: jax.Array) -> jax.Array:
     return array
 
 
-@contextlib.contextmanager
-def _forget_broken_reads() -> Iterator[None]:
-    """Where one array cannot be read, Orbax abandons the reads of the others half-way; without this
-    each would print a traceback when it is collected."""
-    before, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    try:
-        yield
-        gc.collect()  # only after a failure: a success returns from inside
-    finally:
-        sys.unraisablehook = before
+def _without_abandoned(hook: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """``hook`` for what nobody can catch, less what Orbax abandons: when one array cannot be read or
+    written, each of the others would end in a traceback of its own."""
+
+    def filtered(unraisable: Any) -> None:
+        closed = "Event loop is closed" in str(unraisable.exc_value)
+        coroutine = getattr(unraisable.object, "cr_code", None)
+        if not closed and not (coroutine and "orbax" in coroutine.co_filename):
+            hook(unraisable)
+
+    return filtered
 
 
 def _first_line(error: Exception) -> str:
