@@ -134,16 +134,20 @@ def run(args: Sequence[str]) -> int:
     name, *rest = args
     if name not in RECIPES:
         raise UserError(nearest("recipe", name, RECIPES) + f" (see `{PROG} list`)")
-    kind, default = run_options(name)
-    options = parse(kind, f"{PROG} run {name}", [_alias(arg) for arg in rest], default)
-
-    # From here on, as importing JAX takes seconds.
+    # The loop does this too, but importing JAX already takes seconds.
     with Shutdown(lambda line: print(line, file=sys.stderr)):
-        from train import loop
-        from train.runfolder import RunFolder
+        return _run(name, [_alias(arg) for arg in rest])
 
-        folder = RunFolder(options.workdir or Path("runs") / name)
-        result = loop.run(options.recipe, workdir=folder.path, resume=options.resume)
+
+def _run(name: str, args: Sequence[str]) -> int:
+    kind, default = run_options(name)
+    options = parse(kind, f"{PROG} run {name}", args, default)
+
+    from train import loop
+    from train.runfolder import RunFolder
+
+    folder = RunFolder(options.workdir or Path("runs") / name)
+    result = loop.run(options.recipe, workdir=folder.path, resume=options.resume)
     if options.json:
         print(json.dumps(result, indent=2))
     else:
