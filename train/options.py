@@ -53,11 +53,12 @@ def parse(
 
 def _reason(box: str) -> str:
     """What tyro says inside its box, on one line: the reason, and the flag it thinks was meant."""
+    # Where the terminal has no box-drawing characters, tyro draws with spaces and dashes.
     lines = [line.strip("│╭╮╰╯─ \t") for line in box.splitlines()]
     text, near = [], []
-    for line in filter(None, lines[1:]):
+    for line in [line for line in lines[1:] if line.strip("-")]:
         if re.match(r"(Perhaps you meant|Argument helptext|For full helptext)", line):
-            near = [flag for flag in re.findall(r"^\s*│\s+(--[\w.-]+)", box, re.MULTILINE)][:1]
+            near = [flag for flag in re.findall(r"^[│\s]+(--\w[\w.-]*)", box, re.MULTILINE)][:1]
             break
         text.append(line)
     reason = " ".join(text).replace("recipe.", "").replace("self.", "").rstrip(".")
