@@ -58,8 +58,12 @@ def command(recipe: Recipe) -> str:
         value = ours
         for part in path.split("."):
             value = value[part]
-        values = value if isinstance(value, list) else [value]
-        flags += [f"--{path.replace('_', '-')}", *map(str, values)]
+        flag = path.replace("_", "-")
+        if isinstance(value, bool):
+            *parents, field = flag.split(".")
+            flags.append("--" + ".".join([*parents, field if value else f"no-{field}"]))
+        else:
+            flags += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
     return shlex.join(["python", "-m", "train", "run", recipe.name, *flags])
 
 
