@@ -52,7 +52,7 @@ class RunFolder:
             raise UserError(f"{self.path} is no run folder: it has no config.json")
         values = _read_json(self.config, "name another folder, or remove this one")
         name = values.get("name") if isinstance(values, dict) else None
-        if name not in RECIPES:
+        if not isinstance(name, str) or name not in RECIPES:
             raise UserError(f"{self.config} is of recipe {name!r}, which does not exist here")
         return from_json(RECIPES[name].load(), values)
 
