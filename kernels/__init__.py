@@ -3,6 +3,6 @@
 model = zoo.create("convnet-32-64", rngs=nnx.Rngs(0), ops=kernels.best())
 """
 
-from kernels.choice import best, describe
+from kernels.choice import best, compiler_options, describe
 
-__all__ = ["best", "describe"]
+__all__ = ["best", "compiler_options", "describe"]

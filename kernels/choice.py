@@ -17,10 +17,18 @@ logger = logging.getLogger("kernels")
 # The measurements are the entries named after each operation in benchmarks/results/bench.json.
 CHOICES = {
     "cpu": {
-        "conv": (conv.conv, "its kernel gradient is matrix products, not a window of image size"),
+        "conv": (conv.conv, "1x1 windows and first layers are matrix products"),
         "dense": (dense.dense, "one two-dimensional product whatever the leading axes"),
         "max_pool": (max_pool.max_pool, "its gradient is a mask, not a select-and-scatter"),
     },
+    "gpu": {},
+    "tpu": {},
+}
+# XLA's options, for the convolutions and reductions inside a compiled step. By default the CPU
+# backend gives convolutions to YNNPACK, which computes the gradient with respect to the kernel
+# several times slower than XLA's other library, Eigen. YNNPACK's sums, as in batch norm, stay.
+COMPILER_OPTIONS: dict[str, dict[str, str | bool]] = {
+    "cpu": {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"},
     "gpu": {},
     "tpu": {},
 }
@@ -38,11 +46,43 @@ def best(platform: str | None = None) -> Ops:
     Raises:
         ValueError: no such platform.
     """
+    return _best(_known(platform))
+
+
+def compiler_options(platform: str | None = None) -> dict[str, str | bool]:
+    """XLA's options with which a step that uses `best(platform)` runs fastest.
+
+    For the outermost program only: `jax.jit(f).lower(...).compile(compiler_options=...)`. Empty
+    where nothing is to be gained, and where this version of XLA refuses them, which is logged.
+
+    Args:
+        platform: as in `best`.
+
+    Raises:
+        ValueError: no such platform.
+    """
+    return dict(_accepted(_known(platform)))
+
+
+def _known(platform: str | None) -> str:
     platform = jax.default_backend() if platform is None else platform
     platform = ALIASES.get(platform, platform)
     if platform not in CHOICES:
         raise ValueError(f"{platform=} is none of {', '.join([*CHOICES, *ALIASES])}")
-    return _best(platform)
+    return platform
+
+
+@functools.cache
+def _accepted(platform: str) -> dict[str, str | bool]:
+    options = COMPILER_OPTIONS[platform]
+    if platform != jax.default_backend():
+        return options  # compiled elsewhere: it cannot be tried here
+    try:
+        jax.jit(lambda: 0).lower().compile(compiler_options=options)
+    except jax.errors.JaxRuntimeError as error:
+        logger.warning("%s: XLA refuses %s (%s)", platform, options, str(error).split("\n")[0])
+        return {}
+    return options
 
 
 @functools.cache

@@ -15,18 +15,21 @@ def assert_same(
     reference: Callable[..., jax.Array],
     *arguments: jax.Array,
     kind: Literal["leaf", "bf16"] = "leaf",
+    forward_mode: bool = True,
 ) -> None:
     """Compare values, gradients for a random cotangent, and derivatives along random tangents."""
     shape = jax.eval_shape(reference, *arguments)
     cotangent = random(shape.shape, 10, str(shape.dtype))
     tangents = [random(a.shape, 11 + i, str(a.dtype)) for i, a in enumerate(arguments)]
 
-    def everything(function):
+    def everything(function, arguments, cotangent, tangents):
         y, pullback = jax.vjp(function, *arguments)
-        return y, pullback(cotangent), jax.jvp(function, arguments, tuple(tangents))[1]
+        along = jax.jvp(function, arguments, tangents)[1] if forward_mode else y
+        return y, pullback(cotangent), along
 
-    got = jax.jit(lambda: everything(kernel))()
-    want = jax.jit(lambda: everything(reference))()
+    compiled = jax.jit(everything, static_argnums=0)
+    got = compiled(kernel, arguments, cotangent, tuple(tangents))
+    want = compiled(reference, arguments, cotangent, tuple(tangents))
     for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         assert ours.dtype == theirs.dtype
         assert_close(ours, theirs, kind=kind)

@@ -2,6 +2,8 @@
 
 import logging
 
+import jax
+import jax.numpy as jnp
 import pytest
 from flax import nnx
 
@@ -25,6 +27,29 @@ def test_best_on_a_cpu():
 @pytest.mark.parametrize("platform", ["gpu", "cuda", "tpu"])
 def test_elsewhere_the_reference(platform):
     assert kernels.best(platform) == zoo.Ops()
+
+
+def test_compiler_options():
+    """XLA takes them, and the program computes the same."""
+    options = kernels.compiler_options("cpu")
+    assert options == choice.COMPILER_OPTIONS["cpu"]
+    x, kernel = random((2, 6, 6, 20), 0), random((3, 3, 20, 20), 1)
+    gradient = jax.grad(lambda k: jnp.sum(kernels.best("cpu").conv(x, k) ** 2))
+    compiled = jax.jit(gradient).lower(kernel).compile(compiler_options=options)
+    assert_close(compiled(kernel), gradient(kernel))
+
+
+def test_options_that_xla_refuses(monkeypatch, caplog):
+    choice._accepted.cache_clear()
+    monkeypatch.setitem(choice.COMPILER_OPTIONS, "cpu", {"xla_of_another_year": "1"})
+    with caplog.at_level(logging.WARNING, logger="kernels"):
+        assert kernels.compiler_options("cpu") == {}
+    choice._accepted.cache_clear()
+    assert "XLA refuses {'xla_of_another_year': '1'}" in caplog.text
+
+
+def test_no_options_elsewhere():
+    assert kernels.compiler_options("tpu") == {}
 
 
 def test_unknown_platform():
