@@ -1,0 +1,110 @@
+"""The command line: `python -m benchmarks run [NAME ...]`, `report`, `list`, `record`."""
+
+import argparse
+import difflib
+import sys
+from pathlib import Path
+
+from benchmarks import results
+from benchmarks.entries import ENTRIES
+from benchmarks.entry import load
+from benchmarks.process import WorkerError
+from benchmarks.report import markdown
+from benchmarks.run import Effort, Mismatch, run
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; 0, or 1 where a benchmark failed, or 2 where the user can mend it."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except (results.ResultsError, OSError, ValueError) as error:
+        return _complain(str(error), 2)
+    except (Mismatch, WorkerError) as error:
+        return _complain(str(error), 1)
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _run(options: argparse.Namespace) -> int:
+    names = options.names or list(ENTRIES)
+    for name in names:
+        if name not in ENTRIES:
+            near = difflib.get_close_matches(name, ENTRIES, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(ENTRIES)}"
+            raise ValueError(f"unknown benchmark {name!r}; {hint}")
+    if options.json.exists():
+        results.read(options.json)  # a file that cannot be added to is found before the work
+    settings = {"rounds": options.rounds, "threads": options.threads}
+    effort = Effort(
+        quick=options.quick, **{key: value for key, value in settings.items() if value is not None}
+    )
+    for name in names:
+        found = {name: run(ENTRIES[name], effort, lambda text: print(text, file=sys.stderr))}
+        results.update(options.json, found)
+        print(markdown(found))
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    print(markdown(results.read(options.json)), end="")
+    return 0
+
+
+def _record(options: argparse.Namespace) -> int:
+    from benchmarks.record import record  # late: it loads everything that training needs
+    from train.errors import UserError
+
+    try:
+        for path in record(options.names):
+            print(path)
+    except UserError as error:
+        raise ValueError(str(error)) from error
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    del options
+    for name, module in ENTRIES.items():
+        entry = load(module)
+        print(f"{name:<12} {entry.summary} ({', '.join(entry.competitors)})")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="The same work done by us, by stock flax.nnx and by PyTorch, in one run.",
+    )
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+    run_verb = verbs.add_parser("run", help="measure, and write the results file")
+    run_verb.add_argument("names", nargs="*", metavar="NAME", help="which benchmarks; default: all")
+    run_verb.add_argument(
+        "--quick", action="store_true", help="small sizes, two rounds: does it work at all?"
+    )
+    run_verb.add_argument("--rounds", type=int, help="turns of each competitor; default: 12")
+    run_verb.add_argument("--threads", type=int, help="of each competitor; default: all cores")
+    run_verb.set_defaults(command=_run)
+    report_verb = verbs.add_parser("report", help="print the results file as Markdown")
+    report_verb.set_defaults(command=_report)
+    list_verb = verbs.add_parser("list", help="the benchmarks there are")
+    list_verb.set_defaults(command=_list)
+    record_verb = verbs.add_parser("record", help="train recipes whole and keep their results")
+    record_verb.add_argument("names", nargs="*", metavar="RECIPE", help="which; default: all")
+    record_verb.set_defaults(command=_record)
+    for verb in (run_verb, report_verb):
+        verb.add_argument(
+            "--json",
+            type=Path,
+            default=results.DEFAULT,
+            metavar="FILE",
+            help="the results file; default: benchmarks/results/bench.json",
+        )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,8 @@
+"""The benchmarks by name: a literal table of the modules that define them."""
+
+ENTRIES = {
+    "convnet": "benchmarks.entries.convnet",
+    "resnet18": "benchmarks.entries.resnet18",
+    "dispatch": "benchmarks.entries.dispatch",
+    "pipeline": "benchmarks.entries.pipeline",
+}

@@ -1,0 +1,96 @@
+"""The results file as Markdown, ready for the documentation; in a terminal it reads as a table."""
+
+from typing import Any
+
+from benchmarks.entry import OURS
+from benchmarks.stats import geometric_mean
+
+BUSY = 0.1  # others' share of the cores from which a reader should be warned
+
+
+def markdown(entries: dict[str, Any]) -> str:
+    """One section an entry, ratios first, and the geometric mean of the ratios."""
+    parts = [_overview(entries), *(_section(name, entry) for name, entry in entries.items())]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _overview(entries: dict[str, Any]) -> str:
+    against: dict[str, list[float]] = {}
+    for entry in entries.values():
+        for name, figures in entry["competitors"].items():
+            if name != OURS:
+                against.setdefault(name, []).append(figures["ratio"]["median"])
+    rows = [
+        f"| {name} | {geometric_mean(found):.2f}x | {min(found):.2f}x | {len(found)} |"
+        for name, found in against.items()
+    ]
+    head = "| against | geometric mean | least | entries |\n|---|---:|---:|---:|"
+    return "How many times as long the others take for the same work:\n\n" + "\n".join(
+        [head, *rows]
+    )
+
+
+def _section(name: str, entry: dict[str, Any]) -> str:
+    lines = [
+        f"### {name}",
+        "",
+        f"{entry['summary']} Times of one {entry['unit']}: median (p10 to p90).",
+        "",
+        "| | time over ours | ms | of matmul peak | setup s |",
+        "|---|---:|---:|---:|---:|",
+        *(_row(who, figures) for who, figures in entry["competitors"].items()),
+        "",
+        *_notes(entry),
+    ]
+    return "\n".join(lines)
+
+
+def _row(name: str, figures: dict[str, Any]) -> str:
+    share = figures["peak_share"]
+    cells = [
+        name + (f" ({figures['what']})" if figures["what"] else ""),
+        "1" if name == OURS else _spread(figures["ratio"], "x"),
+        _spread(figures["ms"], ""),
+        "" if share is None else f"{100 * share:.0f} %",
+        f"{figures['setup_seconds']:.1f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _spread(summary: dict[str, Any], unit: str) -> str:
+    median, low, high = (_number(summary[key]) for key in ("median", "p10", "p90"))
+    return f"{median}{unit} ({low} to {high})"
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value < 1 else f"{value:.2f}"
+
+
+def _notes(entry: dict[str, Any]) -> list[str]:
+    machine, others = entry["machine"], entry["others_cpu"]
+    counts = f"{entry['rounds']} rounds of {entry['units_per_turn']} timed"
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    before, after = entry["load_average"]
+    notes = [
+        f"{machine['cpu']}, {machine['threads']} threads of {machine['cores']} cores, matmul peak "
+        f"{entry['peak_flops'] / 1e9:.0f} GFLOP/s; {counts}; load average {before:.1f} before, "
+        f"{after:.1f} after"
+        + ("" if others is None else f"; other programs took {100 * others:.0f} % of the cores")
+        + f". {versions}; commit {machine['commit'][:12]}"
+        + ("-changed" if machine["commit"].endswith("-changed") else "")
+        + f", {entry['when']}."
+    ]
+    if entry["quick"]:
+        notes.append(
+            "**A quick run: it shows that the benchmark works, its figures mean nothing.**"
+        )
+    if others is not None and others > BUSY:
+        notes.append(
+            "**The machine was busy with other programs: read the ratios, not the times.**"
+        )
+    for name, why in entry["left_out"].items():
+        notes.append(f"Without {name}: {why}.")
+    for promise in entry["promises"]:
+        state = "kept" if promise["kept"] else "**broken**"
+        notes.append(f"Promise: {promise['text']}: {state} ({promise['figure']}).")
+    return "\n\n".join(notes).split("\n")

@@ -1,0 +1,98 @@
+"""The results file: what is written can be read, and what departs from the schema is named."""
+
+import copy
+import json
+
+import pytest
+
+from benchmarks import results
+from benchmarks.report import markdown
+
+SUMMARY = {"median": 2.0, "p10": 1.0, "p90": 3.0, "count": 30}
+FIGURES = {
+    "what": "",
+    "setup_seconds": 1,
+    "disagreement": 0.0,
+    "ms": SUMMARY,
+    "ratio": SUMMARY,
+    "peak_share": 0.5,
+}
+ENTRY = {
+    "summary": "A sum.",
+    "unit": "sum",
+    "quick": False,
+    "when": "2026-01-01T00:00:00+00:00",
+    "rounds": 12,
+    "units_per_turn": 3,
+    "flops": 1e9,
+    "machine": {
+        "cpu": "abacus",
+        "cores": 2,
+        "threads": 2,
+        "system": "Linux",
+        "versions": {"jax": "0.10.2"},
+        "commit": "0123456789abcdef-changed",
+    },
+    "peak_flops": 1e12,
+    "load_average": [0.1, 0.2],
+    "others_cpu": 0.5,
+    "values": [1.0, 2.0, 3.0],
+    "left_out": {"torch": "torch is not installed"},
+    "competitors": {"ours": FIGURES, "flax.nnx": FIGURES | {"peak_share": None}},
+    "promises": [{"text": "it is fast", "kept": False, "figure": "0.5x"}],
+}
+
+
+def test_written_and_read(tmp_path):
+    path = tmp_path / "new" / "bench.json"
+    results.update(path, {"b": ENTRY})
+    results.update(path, {"a": ENTRY | {"rounds": 1}})
+    assert results.read(path) == {"a": ENTRY | {"rounds": 1}, "b": ENTRY}
+    assert [p.name for p in path.parent.iterdir()] == ["bench.json"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda e: e.pop("rounds"), r"entries.a: \['rounds'\] missing or unknown"),
+        (lambda e: e.update(extra=1), r"entries.a: \['extra'\] missing or unknown"),
+        (lambda e: e.update(load_average=["x"]), r"load_average\[0\] must be float, is 'x'"),
+        (lambda e: e.update(competitors=3), "competitors must be an object, is 3"),
+        (lambda e: e.update(values=3), "values must be a list, is 3"),
+        (lambda e: e["competitors"]["ours"].update(ms=None), "ours.ms must be an object"),
+    ],
+)
+def test_departures_are_named(spoil, message):
+    entry = copy.deepcopy(ENTRY)
+    spoil(entry)
+    with pytest.raises(results.ResultsError, match=message):
+        results.check({"schema": 1, "entries": {"a": entry}})
+
+
+def test_an_invalid_entry_is_not_written(tmp_path):
+    with pytest.raises(results.ResultsError):
+        results.update(tmp_path / "bench.json", {"a": {}})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "is not JSON"), (json.dumps({"schema": 2, "entries": {}}), "has schema 2")],
+)
+def test_other_files_are_refused(tmp_path, text, message):
+    path = tmp_path / "bench.json"
+    path.write_text(text)
+    with pytest.raises(results.ResultsError, match=message):
+        results.read(path)
+
+
+def test_report():
+    text = markdown({"sums": ENTRY, "more": ENTRY | {"quick": True}})
+    assert "| flax.nnx | 2.00x | 2.00x | 2 |" in text  # geometric mean, least, entries
+    assert "| flax.nnx | 2.00x (1.00 to 3.00) | 2.00 (1.00 to 3.00) |  | 1.0 |" in text
+    assert "| ours | 1 | 2.00 (1.00 to 3.00) | 50 % | 1.0 |" in text
+    assert "Promise: it is fast: **broken** (0.5x)." in text
+    assert "Without torch: torch is not installed." in text
+    assert "busy with other programs" in text
+    assert text.count("A quick run") == 1
+    assert "commit 0123456789ab-changed" in text

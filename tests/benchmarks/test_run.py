@@ -1,0 +1,120 @@
+"""The harness end to end on a tiny entry, and what it refuses."""
+
+import json
+
+import pytest
+
+from benchmarks import __main__ as cli
+from benchmarks import entries, machine, process, results
+from benchmarks.entry import Competitor, Entry, Promise, load
+from benchmarks.run import Effort, Mismatch, _compare, run
+from tests.benchmarks.tiny import Sum
+
+QUICK = Effort(quick=True, threads=1, patience=60.0)
+
+
+@pytest.fixture(autouse=True)
+def _quiet_peak(monkeypatch):
+    """The matmul peak is another process with JAX in it, which these tests can do without."""
+    monkeypatch.setattr(machine, "peak_flops", lambda threads: 1e9)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The command line knows the tiny entry only."""
+    monkeypatch.setattr(entries, "ENTRIES", {"tiny": "tests.benchmarks.tiny"})
+    monkeypatch.setattr(cli, "ENTRIES", entries.ENTRIES)
+
+
+def test_end_to_end(tiny, tmp_path, capsys):
+    path = tmp_path / "bench.json"
+    assert cli.main(["run", "tiny", "--quick", "--threads", "1", "--json", str(path)]) == 0
+    entry = results.read(path)["tiny"]
+    assert entry["values"] == [46.0, 47.0, 48.0]  # 0 + 1 + ... + 9, and the number of the call
+    assert entry["quick"] and entry["rounds"] == 2 and entry["flops"] == 9.0
+    assert entry["left_out"] == {"absent": "a_package_that_is_not_there is not installed"}
+    assert list(entry["competitors"]) == ["ours", "pairs"]
+    assert [entry["competitors"][n]["ms"]["count"] for n in ("ours", "pairs")] == [8, 8]
+    assert entry["competitors"]["ours"]["ratio"]["median"] == 1
+    assert [promise["kept"] for promise in entry["promises"]] == [True, False]
+    assert "| pairs (two at once) |" in capsys.readouterr().out
+    assert cli.main(["report", "--json", str(path)]) == 0
+    assert "### tiny" in capsys.readouterr().out
+
+
+def test_other_work_is_an_error_before_anything_is_timed(tiny, monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(cli.ENTRIES, "tiny", "tests.benchmarks.wrong")
+    path = tmp_path / "bench.json"
+    assert cli.main(["run", "--quick", "--threads", "1", "--json", str(path)]) == 1
+    assert "error: cheat does other work than ours" in capsys.readouterr().err
+    assert not path.exists()
+
+
+def test_a_broken_competitor_is_named_with_its_last_words():
+    with pytest.raises(
+        process.WorkerError, match=r"'broken' ended with code 1:(.|\n)*no such instr"
+    ):
+        run("tests.benchmarks.failing", QUICK, lambda text: None)
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0, 3.1], [1.0, 2.0, float("nan")]])
+def test_values_that_differ(values):
+    with pytest.raises(Mismatch, match="torch does other work"):
+        _compare({"ours": [1.0, 2.0, 3.0], "torch": values}, 1e-4)
+
+
+def test_values_within_the_tolerance():
+    found = _compare({"ours": [1.0, 2.0, 4.0], "torch": [1.0, 2.0, 4.0001]}, 1e-4)
+    assert found == pytest.approx({"ours": 0.0, "torch": 2.5e-5})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "tine"], "unknown benchmark 'tine'; did you mean 'tiny'?"),
+        (["run", "--rounds", "0"], "rounds=0"),
+        (["report", "--json", "nothing.json"], "nothing.json"),
+    ],
+)
+def test_mistakes_are_one_line(tiny, capsys, arguments, message):
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_a_damaged_results_file_is_found_before_the_work(tiny, tmp_path, capsys):
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps({"schema": 1}))
+    assert cli.main(["run", "--quick", "--json", str(path)]) == 2
+    assert "['entries'] missing or unknown" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", entries.ENTRIES)
+def test_each_entry_is_one(name):
+    entry = load(entries.ENTRIES[name])
+    assert entry.name == name
+    torches = {n: c for n, c in entry.competitors.items() if n.startswith("torch")}
+    assert torches and all(c.requires == ("torch",) for c in torches.values())
+    # 12 rounds give at least the 30 timed units that a figure must rest on.
+    assert Effort().rounds * entry.timed_per_turn >= 30
+
+
+def test_list(capsys):
+    assert cli.main(["list"]) == 0
+    listed = capsys.readouterr().out
+    assert [line.split()[0] for line in listed.splitlines()] == list(entries.ENTRIES)
+
+
+def test_an_entry_needs_someone_to_compare_with():
+    ours = {"ours": Competitor(build=Sum)}
+    with pytest.raises(ValueError, match="needs a competitor 'ours' and another"):
+        Entry(name="a", summary="", unit="", prepare=lambda quick: {}, competitors=ours)
+    with pytest.raises(ValueError, match="promises against 'x'"):
+        Entry(
+            name="a",
+            summary="",
+            unit="",
+            prepare=lambda quick: {},
+            competitors=ours | {"b": Competitor(build=Sum)},
+            promises=(Promise(text="", against="x"),),
+        )
