@@ -71,12 +71,16 @@ def convolution(tour: Tour) -> Figure:
     products = window * weights
     parts = [("pixels", window), ("kernel", weights), ("products", products)]
     with drawing(6.4, 1.9) as figure:
-        columns = figure.subplots(1, 4, width_ratios=[1, 1, 1, 0.6])
+        columns = figure.subplots(
+            1, 4, gridspec_kw={"width_ratios": [1, 1, 1, 0.8], "wspace": 0.25}
+        )
         for axes, (title, values), sign in zip(columns, parts, ("×", "=", "sum"), strict=False):
             _numbers(axes, values)
             axes.set_title(title, fontsize=8)
-            axes.text(2.8, 1, sign, ha="center", va="center", size=13)
-        columns[3].text(0.5, 0.5, f"{products.sum():.4f}".replace("-", "−"), ha="center", size=11)
+            axes.text(3.05, 1, sign, ha="center", va="center", size=10)
+        columns[3].text(
+            0.5, 0.5, f"{products.sum():.4f}".replace("-", "−"), ha="center", va="center", size=10
+        )
         columns[3].axis("off")
     return figure
 
@@ -123,11 +127,19 @@ FIGURES: dict[str, Callable[[Tour], Figure]] = {
 }
 
 
+SAVED: dict[str, Any] = {
+    "facecolor": "white",
+    "metadata": {"Date": None},
+    "bbox_inches": "tight",  # titles of square axes lie outside the layout
+    "pad_inches": 0.08,
+}
+
+
 def draw(tour: Tour, folder: Path) -> None:
     """Writes every picture into a folder."""
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "zoo-from-scratch"}):
         for name, make in FIGURES.items():
-            make(tour).savefig(folder / name, facecolor="white", metadata={"Date": None})
+            make(tour).savefig(folder / name, **SAVED)
 
 
 def draw_tour() -> None:
@@ -138,7 +150,7 @@ def draw_tour() -> None:
 
 
 def photograph(run: Path) -> None:
-    """Writes what a window of 1000 by 760 pixels shows of a run's report."""
+    """Writes what a window of 1000 by 990 pixels shows of a run's report."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         raise SystemExit("error: neither chromium nor google-chrome is on the PATH; install one")
@@ -157,7 +169,7 @@ def photograph(run: Path) -> None:
                 "--hide-scrollbars",
                 f"--user-data-dir={profile}",
                 f"--screenshot={ASSETS / 'report.png'}",
-                "--window-size=1000,760",
+                "--window-size=1000,990",
                 (run / "report.html").resolve().as_uri(),
             ],
             check=True,

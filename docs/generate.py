@@ -37,10 +37,49 @@ MODEL_PAGES = {"linear": "Linear and logistic regression", "mlp": "Multilayer pe
 MODEL_PAGES |= {"convnet": "ConvNet", "resnet": "ResNet"}
 # The parts that a model is made of, by the names of the files that test them.
 TESTED_BY = {
-    "linear": ("linear", "models", "against_flax", "layers", "dense", "cross_entropy"),
-    "mlp": ("mlp", "models", "against_flax", "layers", "dense", "activation", "init", "dropout"),
-    "convnet": ("convnet", "models", "against_flax", "layers", "conv", "pooling", "dropout"),
-    "resnet": ("resnet", "models", "against_flax", "norm", "conv", "pooling"),
+    "linear": (
+        "linear",
+        "models",
+        "torch_models",
+        "torch_layers",
+        "against_flax",
+        "layers",
+        "dense",
+        "cross_entropy",
+    ),
+    "mlp": (
+        "mlp",
+        "models",
+        "torch_models",
+        "torch_layers",
+        "against_flax",
+        "layers",
+        "dense",
+        "activation",
+        "init",
+        "dropout",
+    ),
+    "convnet": (
+        "convnet",
+        "models",
+        "torch_models",
+        "torch_layers",
+        "against_flax",
+        "layers",
+        "conv",
+        "pooling",
+        "dropout",
+    ),
+    "resnet": (
+        "resnet",
+        "models",
+        "torch_models",
+        "torch_layers",
+        "against_flax",
+        "norm",
+        "conv",
+        "pooling",
+    ),
 }
 
 
@@ -271,7 +310,7 @@ def status(context: Context) -> str:
                 _tests(
                     context, f"tests/zoo/models/test_{module}.py", "tests/zoo/models/test_models.py"
                 ),
-                _tests(context, f"tests/parity/test_{module}.py"),
+                _tests(context, "tests/parity/test_torch_models.py"),
                 ", ".join(f"`{name}`" for name in recipes),
                 f"{passed} of {len(recipes)}",
             )
