@@ -225,8 +225,10 @@ def _like(array: jax.Array, leaf: jax.Array) -> jax.Array:
 
 
 def _without_abandoned(hook: Callable[[Any], Any]) -> Callable[[Any], None]:
-    """``hook`` for what nobody can catch, less what Orbax abandons: when one array cannot be read or
-    written, each of the others would end in a traceback of its own."""
+    """``hook`` for what nobody can catch, less what Orbax abandons.
+
+    When one array cannot be read or written, each of the others would end in a traceback.
+    """
 
     def filtered(unraisable: Any) -> None:
         closed = "Event loop is closed" in str(unraisable.exc_value)

@@ -232,7 +232,9 @@ class Trainer:
             # A step's loss is that before its update, so an overflow may first be seen here.
             for name, values in self.outputs.items():
                 if not (finite := np.isfinite(values)).all():
-                    self._end_non_finite(self.step, batch, f"eval/{name}", values[~finite][0])
+                    self._end_non_finite(
+                        self.step, batch, f"eval/{name}", float(values[~finite][0])
+                    )
             metrics = self.task.summarise(self.outputs)
         shown = {f"eval {name}": metrics[name] for name in ("loss", self.row.metric)}
         self.display.line(self.step, shown)
