@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+import kernels
 from train.gradient import Batch, Metrics, Sync
 
 Objects = dict[str, Any]
@@ -62,7 +63,8 @@ class Program:
 
     def _compile(self, function, batch):
         start = time.perf_counter()
-        compiled = function.lower(self.leaves, batch).compile()
+        lowered = function.lower(self.leaves, batch)
+        compiled = lowered.compile(compiler_options=kernels.compiler_options())
         self.compile_seconds += time.perf_counter() - start
         return compiled
 

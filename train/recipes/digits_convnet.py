@@ -14,9 +14,11 @@ from zoo.models.convnet import ConvNetConfig
 
 RECIPE = Recipe(
     name="digits-convnet",
-    model=ConvNetConfig(dropout_rate=0.3),
-    task=ClassificationConfig(augment=AugmentConfig(shift=2)),
+    model=ConvNetConfig(dropout_rate=0.2),
+    task=ClassificationConfig(label_smoothing=0.1, augment=AugmentConfig(shift=2)),
     data=DataConfig(name="mnist_5k"),
-    optim=OptimConfig(name="adamw", peak_lr=2e-3, schedule="cosine", weight_decay=1e-2),
-    steps=1000,
+    optim=OptimConfig(
+        name="adamw", peak_lr=2e-3, schedule="cosine", weight_decay=1e-2, ema_decay=0.995
+    ),
+    steps=2000,
 )
