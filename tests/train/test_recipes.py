@@ -1,0 +1,140 @@
+"""The table of recipes, each recipe resumed for real, and the short ones trained whole."""
+
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from rich.console import Console
+
+import zoo
+from train import loop
+from train.checkpoint import Checkpoints
+from train.data import to_device, train_batches
+from train.data.embedded import NAMES
+from train.recipes import RECIPES, Relative
+from train.result import params_sha256
+from train.step import Program
+
+QUIET = Console(file=io.StringIO())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_row_tells_the_truth_about_its_recipe(name):
+    row, recipe = RECIPES[name], RECIPES[name].load()
+    assert recipe.name == name
+    assert row.dataset == recipe.data.name
+    assert row.dataset in NAMES
+    preset = zoo.registry.config(row.model)
+    assert type(preset) is type(recipe.model)
+    assert row.task == type(recipe.task).__name__.removesuffix("Config").lower()
+    assert row.direction in ("max", "min")
+    assert row.seconds > 0
+    assert row.about == row.about.strip(" .")
+    if name == "digits-resnet":
+        assert recipe.model == preset  # ResNet-18 as it is called
+
+
+def test_thresholds_are_those_of_the_design():
+    assert {name: row.threshold for name, row in RECIPES.items()} == {
+        "linear-diabetes": Relative(times=1.005),
+        "logistic-cancer": Relative(plus=-0.01),
+        "digits-mlp": 0.93,
+        "digits-convnet": 0.98,
+        "digits-resnet": 0.985,
+    }
+
+
+def test_threshold_relative_to_the_baseline():
+    row = RECIPES["linear-diabetes"]
+    assert row.threshold_value(50.0) == pytest.approx(50.25)
+    assert row.threshold_value(None) is None
+    assert row.passed(50.2, 50.0) is True
+    assert row.passed(50.3, 50.0) is False
+    assert row.passed(50.2, None) is None
+    assert str(Relative(times=1.005)) == "1.005 x baseline"
+    assert str(Relative(plus=-0.01)) == "baseline - 0.01"
+    assert str(Relative(plus=0.04)) == "baseline + 0.04"
+
+
+def test_a_fixed_threshold_must_also_beat_the_baseline():
+    row = RECIPES["digits-mlp"]
+    assert row.passed(0.94, 0.90) is True
+    assert row.passed(0.94, 0.95) is False
+    assert row.passed(0.92, 0.90) is False
+    assert row.passed(0.94, None) is True
+    down = dataclasses.replace(row, direction="min", threshold=1.0)
+    assert down.passed(0.9, 1.1) is True
+    assert down.passed(0.9, 0.8) is False
+    assert down.passed(1.05, 1.1) is False
+
+
+# --- Every recipe, two steps at a time ----------------------------------------------------------
+
+
+def steps(program: Program, batches, count: int) -> list[float]:
+    return [float(program.train(next(batches))["train/loss"]) for _ in range(count)]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_two_steps_and_two_more_are_four(name, tmp_path):
+    """With the recipe's own model, optimiser and augmentation; only the data are fewer."""
+    recipe = dataclasses.replace(RECIPES[name].load(), batch_size=8)
+    task, objects = loop.build(recipe)
+    program = Program(objects)
+    position = train_batches(task.data.train, batch_size=8, seed=recipe.seed)
+    batches = to_device(position)
+    program.compile_train(task.train_step, task.data.train.gather(np.zeros(8, np.int64)))
+    checkpoints = Checkpoints(tmp_path / "c", recipe.checkpoint, "loss", "min")
+
+    losses = steps(program, batches, 2)
+    progress = {"data": batches.get_state()}
+    checkpoints.save(2, program.paths, program.leaves, progress)
+    losses += steps(program, batches, 2)
+    expected = params_sha256(program.objects())
+    assert all(np.isfinite(losses))
+
+    found = checkpoints.restore(program.paths, program.leaves, pytest.fail)
+    checkpoints.close()
+    assert found is not None
+    program.leaves = found.leaves
+    batches.set_state(found.progress["data"])
+    assert steps(program, batches, 2) == losses[2:]
+    assert params_sha256(program.objects()) == expected
+    # Other seeds give other numbers, so that equality above means something.
+    other = task.build(nnx.Rngs(1))
+    if jax.tree.leaves(nnx.state(other["rngs"])):
+        assert program.paths == Program(other).paths
+
+
+# --- Whole ----------------------------------------------------------------------------------------
+
+
+def check_passes(name: str, folder: Path) -> dict:
+    result = loop.run(RECIPES[name], workdir=folder, console=QUIET)
+    row = RECIPES[name]
+    value = result["metrics"][f"eval/{row.metric}"]
+    assert result["passed"] is True, f"{name}: {row.metric} {value}, {result['threshold']}"
+    sign = 1 if row.direction == "max" else -1
+    assert sign * value >= sign * result["threshold"]
+    assert result["steps"] == row.load().steps
+    assert json.loads((folder / "result.json").read_text()) == result
+    assert result["baseline"]["value"] > 0
+    assert (folder / "report.html").stat().st_size > 10_000
+    return result
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["linear-diabetes", "logistic-cancer", "digits-mlp"])
+def test_short_recipe_passes(name, tmp_path):
+    check_passes(name, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_the_convnet_passes(tmp_path):
+    result = check_passes("digits-convnet", tmp_path / "run")
+    assert result["parameters"] == 421_642
