@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
@@ -37,7 +38,7 @@ def digest(paths: Sequence[str], leaves: Sequence[Any]) -> str:
     """SHA-256 over path, type, shape and bytes of every array, in path order."""
     total = hashlib.sha256()
     for path, leaf in sorted(zip(paths, leaves, strict=True), key=lambda pair: pair[0]):
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         array = np.ascontiguousarray(leaf)
         total.update(f"{path}:{array.dtype}:{array.shape}:".encode())
@@ -154,7 +155,7 @@ class Checkpoints:
 
     def _progress(self, step: int) -> dict[str, Any]:
         read = self.manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))
-        return dict(read.progress)
+        return dict(read["progress"])
 
     def _read(self, step: int, paths: Sequence[str], like: Sequence[jax.Array]) -> Restored:
         template = {_escape(path): _as_array(leaf) for path, leaf in zip(paths, like, strict=True)}
@@ -168,9 +169,10 @@ class Checkpoints:
             ),
         )
         leaves = [
-            _like(read.arrays[_escape(path)], leaf) for path, leaf in zip(paths, like, strict=True)
+            _like(read["arrays"][_escape(path)], leaf)
+            for path, leaf in zip(paths, like, strict=True)
         ]
-        progress = dict(read.progress)
+        progress = dict(read["progress"])
         if (written := progress.pop("digest")) != (found := _seal(paths, leaves, progress)):
             raise ValueError(f"its contents hash to {found[:12]}..., not to {written[:12]}...")
         return Restored(step, leaves, progress)
@@ -198,9 +200,10 @@ class _Best(policies.PreservationPolicy):
         self.scores: dict[int, float | None] = {}
 
     def should_preserve(self, checkpoints, *, context) -> list[bool]:
-        scored = [c.step for c in checkpoints if self.scores.get(c.step) is not None]
-        best = max(scored, key=lambda step: (self.sign * self.scores[step], step), default=None)
-        return [c.step == best for c in checkpoints]
+        steps = [c.step for c in checkpoints]
+        scored = {n: score for n in steps if (score := self.scores.get(n)) is not None}
+        best = max(scored, key=lambda n: (self.sign * scored[n], n), default=None)
+        return [n == best for n in steps]
 
 
 def _escape(path: str) -> str:
@@ -209,7 +212,7 @@ def _escape(path: str) -> str:
 
 def _as_array(leaf: jax.Array) -> jax.Array:
     """Typed random keys are stored as the integers they are made of."""
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.key_data(leaf)
     return leaf
 
@@ -219,7 +222,7 @@ def _like(array: jax.Array, leaf: jax.Array) -> jax.Array:
         raise ValueError(
             f"it holds {array.dtype}{array.shape} where {leaf.dtype}{leaf.shape} is due"
         )
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf))
     return array
 

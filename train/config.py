@@ -43,10 +43,9 @@ class Recipe:
     num_microbatches: int = 1  # pieces a batch is cut into, one after the other, to save memory
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # parameters are always float32
     eval_every: int = 200  # steps between evaluations; the last step is always evaluated
-    eval_batch_size: int = 500
+    eval_batch_size: int = 500  # examples an evaluation step; changes no metric
     log_every: int = 10  # steps between lines of metrics.jsonl
     seed: int = 0  # of parameters, data order, dropout and augmentation, each a stream of its own
-    parallel: Literal["jit"] = "jit"  # how a step runs on the devices: jit is one device
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "num_microbatches", "eval_every", "eval_batch_size"):

@@ -30,7 +30,7 @@ from train.progress import Display, standard_error
 from train.recipes import RECIPES, Row
 from train.report import write_report
 from train.runfolder import RunFolder
-from train.shutdown import EXIT_CODE, Shutdown, Stopped
+from train.shutdown import Shutdown, Stopped
 from train.step import Objects, Program
 from train.task import Outputs, Task
 from train.tasks import make_task
@@ -116,8 +116,9 @@ class Trainer:
         console: Console,
     ):
         self.recipe, self.folder, self.row = recipe, folder, RECIPES[recipe.name]
-        self.resume, self.shutdown, self.console = resume, shutdown, console
-        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.resume: Resume = resume
+        self.shutdown, self.console = shutdown, console
+        self.seconds: dict[str, float] = {phase: 0.0 for phase in PHASES}
         self.data_wait = 0.0  # seconds the loop stood still for want of a batch
         self.window: dict[str, float] = {}  # sums since the last line of metrics.jsonl
         self.window_steps = 0
@@ -259,7 +260,7 @@ class Trainer:
         raise Stopped(
             f"stopped at step {self.step} of {self.recipe.steps} and saved; "
             "the same command goes on from there",
-            EXIT_CODE[self.shutdown.received],
+            self.shutdown.exit_code,
         )
 
     def _end_non_finite(self, step: int, batch, name: str, value: float) -> None:

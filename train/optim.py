@@ -103,6 +103,7 @@ def average_weights(decay: float) -> optax.GradientTransformation:
         return AverageState(jax.tree.map(jnp.copy, params))
 
     def update(updates, state, params=None):
+        assert params is not None, "the average is of the parameters: pass them to update"
         moved = optax.apply_updates(params, updates)
         return updates, AverageState(optax.incremental_update(moved, state.average, 1 - decay))
 
@@ -112,7 +113,7 @@ def average_weights(decay: float) -> optax.GradientTransformation:
 def transformation(config: OptimConfig, total_steps: int) -> optax.GradientTransformation:
     """The optax chain of ``config``: clip, rule and schedule, average."""
     lr = learning_rate(config, total_steps)
-    adam = {"b1": config.beta1, "b2": config.beta2, "eps": config.epsilon}
+    adam: dict[str, Any] = {"b1": config.beta1, "b2": config.beta2, "eps": config.epsilon}
     adamw = optax.adamw(lr, **adam, weight_decay=config.weight_decay, mask=_matrices_only)
     rule = {
         "gradient-descent": lambda: optax.sgd(lr),

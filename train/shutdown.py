@@ -37,6 +37,11 @@ class Shutdown:
     def requested(self) -> bool:
         return self.received is not None
 
+    @property
+    def exit_code(self) -> int:
+        """With which the process ends: 0 after SIGTERM, 130 after Ctrl-C, as shells expect."""
+        return EXIT_CODE[self.received] if self.received else 0
+
     @contextmanager
     def training(self) -> Iterator[None]:
         """Inside, the loop itself notices :attr:`requested` and saves."""
@@ -74,5 +79,5 @@ class Shutdown:
             if not self._saving or not first:
                 self.say("stopped: nothing new to save")
                 sys.stderr.flush()
-                os._exit(EXIT_CODE[self.received])
+                os._exit(self.exit_code)
         self._reader.close()

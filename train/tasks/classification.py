@@ -26,7 +26,9 @@ class ClassificationConfig:
 
     label_smoothing: float = 0.0  # ε: targets become (1-ε)·onehot + ε/V (Szegedy et al. 2016)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    baseline: Literal["none", "logistic-regression", "digits-mlp"] = "logistic-regression"
+    baseline: Literal["none", "logistic-regression", "digits-mlp"] = (
+        "logistic-regression"  # what it must beat
+    )
 
     def __post_init__(self):
         if not 0 <= self.label_smoothing < 1:
@@ -160,7 +162,9 @@ class Classification(Supervised):
     def sample(self, objects: Objects, num: int, out: Path | None) -> list[dict[str, Any]]:
         rows = self.held_out(num)
         batch = self.data.eval.gather(rows)
-        probabilities = np.asarray(self.predict(objects, batch["inputs"])["probabilities"])
+        probabilities = np.asarray(
+            self.predict(objects, jnp.asarray(batch["inputs"]))["probabilities"]
+        )
         outputs = {"target": np.asarray(batch["targets"]), "probabilities": probabilities}
         if out is not None:
             if not self.has_images:

@@ -23,7 +23,7 @@ from train.tasks.supervised import Supervised
 class RegressionConfig:
     """What a regression is compared with."""
 
-    baseline: Literal["none", "least-squares"] = "least-squares"
+    baseline: Literal["none", "least-squares"] = "least-squares"  # what it is held against
 
 
 class Regression(Supervised):
@@ -81,7 +81,7 @@ class Regression(Supervised):
             raise UserError(f"--out {out}: predictions of numbers have no picture; leave it out")
         rows = self.held_out(num)
         batch = self.data.eval.gather(rows)
-        predicted = np.asarray(self.predict(objects, batch["inputs"])["value"])
+        predicted = np.asarray(self.predict(objects, jnp.asarray(batch["inputs"]))["value"])
         return [
             {"example": int(row), "target": float(target), "predicted": float(value)}
             for row, target, value in zip(rows, batch["targets"], predicted, strict=True)
