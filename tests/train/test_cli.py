@@ -212,7 +212,7 @@ def test_help_of_a_recipe_names_its_fields(call):
     assert (code, err) == (0, "")
     for flag in ("--workdir", "--resume", "--steps", "--seed", "--optim.peak-lr", "--data.name"):
         assert flag in out
-    for flag in ("--model.conv-dims", "--task.augment.shift", "--checkpoint.keep", "--parallel"):
+    for flag in ("--model.conv-dims", "--task.augment.shift", "--checkpoint.keep", "--compute-dtype"):
         assert flag in out
     assert RECIPES["digits-convnet"].about in out
 
@@ -285,7 +285,6 @@ MISTAKES = [
     ("choice", r"invalid choice 'sgd'|sgd", "run digits-mlp --optim.name sgd"),
     ("missing value", r"--steps", "run digits-mlp --steps"),
     ("seed", r"seed=-1 must not be negative", "run digits-mlp --seed -1"),
-    ("mode", r"--parallel", "run digits-mlp --parallel everything"),
     (
         "data",
         r"unknown data set 'mnist_5'; did you mean 'mnist_5k'\?",

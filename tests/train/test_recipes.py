@@ -29,7 +29,7 @@ def test_row_tells_the_truth_about_its_recipe(name):
     assert recipe.name == name
     assert row.dataset == recipe.data.name
     assert row.dataset in NAMES
-    preset = zoo.registry.config(row.model)
+    preset = zoo.config(row.model)
     assert type(preset) is type(recipe.model)
     assert row.task == type(recipe.task).__name__.removesuffix("Config").lower()
     assert row.direction in ("max", "min")
