@@ -52,7 +52,7 @@ def fields_changed(node: ast.AST) -> Iterator[str]:
         elif isinstance(child, ast.Constant) and isinstance(child.value, str):
             yield child.value
             for option in re.findall(r"--([a-z0-9.-]+)", child.value):
-                yield option.split(".")[-1].replace("-", "_")
+                yield from option.replace("-", "_").split(".")
 
 
 def test_every_config_field_is_read():

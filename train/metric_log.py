@@ -156,9 +156,8 @@ class _EventFile:
             self.write(row)
 
     def write(self, row: dict[str, Any]) -> None:
-        # Classes that protobuf makes at import, where the type checker cannot see them.
-        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore
-        from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore # made at import
+        from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore # made at import
 
         values = [Summary.Value(tag=k, simple_value=v) for k, v in row.items() if k not in OWN_KEYS]
         event = Event(

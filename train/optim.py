@@ -149,7 +149,10 @@ class Optimizer(nnx.Optimizer):
 
     def averaged(self, model: nnx.Module) -> nnx.Module:
         """``model`` with the averaged weights where the config asks for them, else ``model``."""
-        is_average = lambda node: isinstance(node, AverageState)  # noqa: E731
+
+        def is_average(node: Any) -> bool:
+            return isinstance(node, AverageState)
+
         states = [s for s in jax.tree.leaves(self.opt_state, is_leaf=is_average) if is_average(s)]
         if not states:
             return model

@@ -67,9 +67,9 @@ class Summary:
         return table
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=110)
-        console.print(self)
-        return console.file.getvalue().rstrip()  # pyright: ignore[reportAttributeAccessIssue]
+        page = io.StringIO()
+        Console(file=page, width=110).print(self)
+        return page.getvalue().rstrip()
 
 
 def summarize(model: nnx.Module, *inputs: Any, depth: int = 2) -> Summary:

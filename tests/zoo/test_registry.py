@@ -55,4 +55,4 @@ def test_importing_zoo_does_not_import_jax():
 
 def test_an_unknown_attribute_is_answered_with_the_known_ones():
     with pytest.raises(AttributeError, match="no attribute 'creat'; it has Ops, "):
-        _ = zoo.creat  # pyright: ignore[reportAttributeAccessIssue]
+        _ = zoo.creat  # pyright: ignore[reportAttributeAccessIssue] # what the test is about
