@@ -57,7 +57,8 @@ def assert_same(model: nnx.Module, twin: Any, twins: dict, x: Array) -> None:
 
     evaluated = nnx.view(model, deterministic=True, raise_if_not_found=False)
     twin.eval()
-    assert_close(evaluated(x), logits(twin(inputs)), kind="composite")
+    forward = nnx.jit(lambda model, x: model(x))
+    assert_close(forward(evaluated, x), logits(twin(inputs)), kind="composite")
 
     twin.train()
     inputs.requires_grad_()
