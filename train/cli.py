@@ -15,6 +15,7 @@ from train.recipes import RECIPES
 from train.shutdown import Shutdown
 
 PROG = "python -m train"
+PICTURES = (".png", ".svg", ".pdf")  # what `sample` draws
 Json = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 RunDirectory = Annotated[Path, tyro.conf.Positional]
 
@@ -209,6 +210,8 @@ def evaluate(args: Sequence[str]) -> int:
 
 def sample(args: Sequence[str]) -> int:
     options = parse(Sample, f"{PROG} sample", args)
+    if options.out is not None:
+        _check_out(options.out, PICTURES)
     task, program, step = _load(options.dir)
     rows = task.sample(program.objects(), options.num, options.out)
     if options.json:
@@ -227,10 +230,7 @@ def export(args: Sequence[str]) -> int:
     options = parse(Export, f"{PROG} export", args)
     from train.export import FORMATS
 
-    if not options.out.absolute().parent.is_dir():
-        raise UserError(
-            f"--out {options.out}: there is no folder {options.out.parent}; make it first"
-        )
+    _check_out(options.out)
     task, program, _ = _load(options.dir)
     FORMATS[options.format](task, program.objects(), options.out)
     size = options.out.stat().st_size
@@ -241,6 +241,15 @@ def export(args: Sequence[str]) -> int:
     else:
         print(f"{options.format} in {options.out} ({size:,} bytes)")
     return 0
+
+
+def _check_out(out: Path, suffixes: Sequence[str] = ()) -> None:
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {out.parent}; make it first")
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder; name a file in it")
+    if suffixes and out.suffix.lower() not in suffixes:
+        raise UserError(f"--out {out}: it must end in {' or '.join(suffixes)}")
 
 
 def _load(path: Path):
