@@ -212,7 +212,12 @@ def test_help_of_a_recipe_names_its_fields(call):
     assert (code, err) == (0, "")
     for flag in ("--workdir", "--resume", "--steps", "--seed", "--optim.peak-lr", "--data.name"):
         assert flag in out
-    for flag in ("--model.conv-dims", "--task.augment.shift", "--checkpoint.keep", "--compute-dtype"):
+    for flag in (
+        "--model.conv-dims",
+        "--task.augment.shift",
+        "--checkpoint.keep",
+        "--compute-dtype",
+    ):
         assert flag in out
     assert RECIPES["digits-convnet"].about in out
 
@@ -521,11 +526,14 @@ def test_mistakes_after_training(call, finished, finished_table, tmp_path):
     check_refused(call, tmp_path, r"--num 0", "sample", finished, "--num", 0)
     check_refused(call, tmp_path, "no picture", "sample", finished_table, "--out", "x.png")
     for out, says in (
-        ("x.docx", r"x\.docx.*png"),
+        ("x.docx", r"x\.docx: it must end in \.png or \.svg or \.pdf"),
         ("nowhere/x.png", "nowhere"),
     ):
         check_refused(call, tmp_path, says, "sample", finished, "--out", out)
-    for out, says in (("nowhere/x", "there is no folder nowhere"), (".", "folder")):
+    for out, says in (
+        ("nowhere/x", "there is no folder nowhere"),
+        (".", "is a folder; name a file"),
+    ):
         words = ("export", finished, "--format", "safetensors", "--out", out)
         check_refused(call, tmp_path, says, *words)
 
