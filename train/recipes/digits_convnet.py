@@ -20,5 +20,5 @@ RECIPE = Recipe(
     optim=OptimConfig(
         name="adamw", peak_lr=2e-3, schedule="cosine", weight_decay=1e-2, ema_decay=0.995
     ),
-    steps=2000,
+    steps=1500,
 )
