@@ -71,12 +71,13 @@ def test_arrays_come_back_bit_for_bit(tmp_path):
     save(tmp_path / "c", {3: 0.5})
     found, said = restore(tmp_path / "c")
     assert not said
+    assert found is not None
     assert found.step == 3
     assert bits(found.leaves) == bits(leaves(3))
     assert [leaf.dtype for leaf in found.leaves] == [leaf.dtype for leaf in leaves(3)]
     assert PROGRESS.items() <= found.progress.items()
-    draws = [jax.random.normal(key, (4,)) for key in (found.leaves[3], leaves(3)[3])]
-    assert np.array_equal(*draws)
+    ours, theirs = (jax.random.normal(key, (4,)) for key in (found.leaves[3], leaves(3)[3]))
+    assert np.array_equal(ours, theirs)
 
 
 def test_there_is_nothing_to_restore(tmp_path):
@@ -242,6 +243,7 @@ def test_a_look_touches_nothing(copy):
     unfinished.mkdir()
     before = files_of(copy.parent)
     found, said = restore(copy, read_only=True)
+    assert found is not None
     assert found.step == 1
     assert len(said) == 1
     assert "moved" not in said[0]
@@ -253,6 +255,7 @@ def test_leftovers_of_a_killed_save_are_removed(copy):
     leftover = copy / "3.orbax-checkpoint-tmp"
     shutil.copytree(copy / "2" / "arrays", leftover / "arrays")
     found, said = restore(copy)
+    assert found is not None
     assert found.step == 2
     assert not said
     assert not leftover.exists()

@@ -26,7 +26,7 @@ def compilations() -> Iterator[Counter[str]]:
     """Counts what JAX traces, lowers and compiles inside."""
     seen: Counter[str] = Counter()
 
-    def listen(event: str, duration: float, **_) -> None:
+    def listen(event: str, duration_secs: float, **kwargs) -> None:
         if event.startswith("/jax/core/compile/"):
             seen[event] += 1
 
