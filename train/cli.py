@@ -1,11 +1,13 @@
 """``python -m train``: list the recipes, run one, evaluate, sample and export what it learnt."""
 
 import json
+import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -13,6 +15,9 @@ from train.errors import UserError
 from train.options import nearest, parse
 from train.recipes import RECIPES
 from train.shutdown import Shutdown
+
+if TYPE_CHECKING:
+    from train.runfolder import RunFolder
 
 PROG = "python -m train"
 PICTURES = (".png", ".svg", ".pdf")  # what `sample` draws
@@ -174,22 +179,29 @@ def _run_help() -> str:
     )
 
 
-def _say_result(result: dict[str, Any], folder) -> None:
+def _say_result(result: dict[str, Any], folder: "RunFolder") -> None:
     value = result["metrics"][f"eval/{result['metric']}"]
-    verdict = {True: "passed", False: "MISSED", None: "no baseline to compare with"}[
-        result["passed"]
-    ]
-    baseline = result["baseline"]
-    print(f"{result['recipe']}: {result['metric']} {value:.4f}  ({verdict}", end="")
-    print(
-        f", threshold {result['threshold']:.4f}" if result["threshold"] is not None else "", end=""
-    )
-    print(f", {baseline['name']} {baseline['value']:.4f})" if baseline else ")")
+    verdict = {True: "passed", False: "MISSED", None: "no baseline to compare with"}
+    facts = [verdict[result["passed"]]]
+    if result["threshold"] is not None:
+        facts.append(f"threshold {result['threshold']:.4f}")
+    if baseline := result["baseline"]:
+        facts.append(f"{baseline['name']} {baseline['value']:.4f}")
+    print(f"{result['recipe']}: {result['metric']} {value:.4f}  ({', '.join(facts)})")
     print(f"report: {folder.report}")
+    prog = PROG.replace("python", _python())
     print("try next:")
-    print(f"  {PROG} sample {folder.path} --num 16")
-    print(f"  {PROG} export {folder.path} --format stablehlo --out {folder.path}/model.stablehlo")
-    print(f"  {PROG} run {result['recipe']} --seed 1 --workdir {folder.path}-seed1")
+    print(f"  {prog} sample {folder.path} --num 16")
+    print(f"  {prog} export {folder.path} --format stablehlo --out {folder.path}/model.stablehlo")
+    print(f"  {prog} run {result['recipe']} --seed 1 --workdir {folder.path}-seed1")
+
+
+def _python() -> str:
+    """What to type for this interpreter: its path, unless ``python`` already means it."""
+    if shutil.which("python") == sys.executable:
+        return "python"
+    near = os.path.relpath(sys.executable)
+    return sys.executable if near.startswith(os.pardir) else near
 
 
 def evaluate(args: Sequence[str]) -> int:
