@@ -1,8 +1,10 @@
 """What a timing depends on besides the code: processor, its peak, load, versions, commit."""
 
+import ctypes
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -68,6 +70,12 @@ def pin(threads: int) -> None:
     """Keep this process and all threads it will start on the first `threads` cores it may use."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+def end_with_parent() -> None:
+    """Have Linux kill this process when its parent ends, since a stopped one would wait for ever."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
 
 
 def available_threads() -> int:

@@ -86,7 +86,8 @@ def _notes(entry: dict[str, Any]) -> list[str]:
         )
     if others is not None and others > BUSY:
         notes.append(
-            "**The machine was busy with other programs: read the ratios, not the times.**"
+            "**The machine was busy with other programs: the times are too long, the shares of the "
+            "peak too high, and the ratios flatter whoever waits least for a core that is taken.**"
         )
     for name, why in entry["left_out"].items():
         notes.append(f"Without {name}: {why}.")

@@ -8,7 +8,8 @@
       rounds, units_per_turn   how often the competitors took turns, and units timed in each turn
       flops                    of one unit, or null: counted once, for all competitors
       machine                  cpu, cores, threads, system, versions {package: version}, commit
-      peak_flops               the machine's own float32 matmul rate, FLOP/s, same threads
+      peak_flops               the machine's own float32 matmul rate, FLOP/s, same threads, the best
+                               of before and after; less than the truth where others_cpu is high
       load_average             [before, after], one minute's
       others_cpu               median share (0 to 1) of the cores that other programs took during
                                the turns, or null where the system does not tell

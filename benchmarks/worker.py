@@ -23,6 +23,7 @@ from benchmarks import machine
 def main(arguments: list[str]) -> None:
     """Prepare an entry's arrays, or serve a competitor until stdin ends."""
     module, role, arrays, threads, *rest = arguments
+    machine.end_with_parent()
     machine.pin(int(threads))
     answers = _private_stdout()
     entry = protocol.load(module)

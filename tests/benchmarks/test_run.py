@@ -1,7 +1,12 @@
 """The harness end to end on a tiny entry, and what it refuses."""
 
 import json
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import __main__ as cli
@@ -55,6 +60,32 @@ def test_a_broken_competitor_is_named_with_its_last_words():
         process.WorkerError, match=r"'broken' ended with code 1:(.|\n)*no such instr"
     ):
         run("tests.benchmarks.failing", QUICK, lambda text: None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system call is Linux's")
+def test_a_stopped_worker_does_not_outlive_its_coordinator(tmp_path):
+    np.savez(tmp_path / "arrays.npz", numbers=np.arange(3.0))
+    program = (
+        "import os; from benchmarks.process import Worker\n"
+        f"worker = Worker('tests.benchmarks.tiny', 'ours', {str(tmp_path / 'arrays.npz')!r}, 1, 60.0)"
+        "\nprint(worker.process.pid, flush=True); os._exit(9)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=machine.ROOT
+    )
+    end = time.monotonic() + 20
+    while _is_alive(int(done.stdout)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not _is_alive(int(done.stdout))
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process runs or is stopped: an ended one may wait for its parent to notice."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
 
 
 @pytest.mark.parametrize("values", [[1.0, 2.0, 3.1], [1.0, 2.0, float("nan")]])
