@@ -1,5 +1,10 @@
-"""Every recipe at a size that compiles and runs in seconds, as the fields one would type."""
+"""Every recipe at a size that compiles and runs in seconds, and a folder of tiny data."""
 
+from pathlib import Path
+
+import numpy as np
+
+from tests.train.data.folders import F, write_set
 from train.cli import run_options
 from train.config import Recipe
 from train.options import parse
@@ -27,3 +32,26 @@ def recipe(name: str, *more: str) -> Recipe:
     """The recipe that ``run NAME`` makes of :func:`fields`."""
     kind, default = run_options(name)
     return parse(kind, "run", fields(name, *more), default).recipe
+
+
+def images(root: Path, side: int = 8) -> Path:
+    """A prepared set of grey images in three classes."""
+    generator = np.random.default_rng(0)
+
+    def split(count: int) -> list[dict]:
+        shape = (side, side, 1)
+        return [
+            {"image": generator.integers(0, 256, shape, np.uint8), "label": i % 3}
+            for i in range(count)
+        ]
+
+    features = {
+        "image": F.Tensor(shape=(side, side, 1), dtype=np.uint8),
+        "label": F.ClassLabel(num_classes=3),
+    }
+    return write_set(root, features, {"train": split(40), "test": split(20)})
+
+
+def tree(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Every path below a folder, with its size and the time it was last written."""
+    return {p: (p.lstat().st_size, p.lstat().st_mtime_ns) for p in folder.rglob("*")}
