@@ -73,7 +73,7 @@ def pin(threads: int) -> None:
 
 
 def end_with_parent() -> None:
-    """Have Linux kill this process when its parent ends, since a stopped one would wait for ever."""
+    """Have Linux kill this process when its parent ends: a stopped one would wait for ever."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
 

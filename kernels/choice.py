@@ -14,7 +14,7 @@ from zoo.functional.ops import Ops
 logger = logging.getLogger("kernels")
 
 # platform -> operation -> (function, why it wins there); what is not named stays the reference.
-# The measurements are the entries named after each operation in benchmarks/results/bench.json.
+# What the choices gain together is measured by `python -m benchmarks run convnet resnet18`.
 CHOICES = {
     "cpu": {
         "conv": (conv.conv, "1x1 windows and first layers are matrix products"),

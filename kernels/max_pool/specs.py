@@ -1,4 +1,4 @@
-"""Named shapes of real models, which the tests shrink and the benchmarks time."""
+"""Named shapes of real models, over which the backends are compared with the reference."""
 
 from dataclasses import dataclass
 

@@ -65,9 +65,10 @@ def test_a_broken_competitor_is_named_with_its_last_words():
 @pytest.mark.skipif(sys.platform != "linux", reason="the system call is Linux's")
 def test_a_stopped_worker_does_not_outlive_its_coordinator(tmp_path):
     np.savez(tmp_path / "arrays.npz", numbers=np.arange(3.0))
+    arrays = str(tmp_path / "arrays.npz")
     program = (
         "import os; from benchmarks.process import Worker\n"
-        f"worker = Worker('tests.benchmarks.tiny', 'ours', {str(tmp_path / 'arrays.npz')!r}, 1, 60.0)"
+        f"worker = Worker('tests.benchmarks.tiny', 'ours', {arrays!r}, 1, 60.0)"
         "\nprint(worker.process.pid, flush=True); os._exit(9)"
     )
     done = subprocess.run(
