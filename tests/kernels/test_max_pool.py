@@ -16,7 +16,7 @@ from zoo.functional.pooling import max_pool as reference
 
 @pytest.mark.parametrize("name", SPECS)
 def test_named_shapes(name):
-    """Each real shape with a batch of 2 and at most 48 channels, after a relu: most windows tie at 0."""
+    """Each real shape with a batch of 2 and at most 48 channels, after a relu, so that most tie."""
     spec = SPECS[name]
     x = jnp.maximum(random((2, spec.size, spec.size, min(spec.dim, 48)), 0) - 1, 0)
     options = {"window": spec.window, "strides": spec.stride, "padding": spec.pad}
