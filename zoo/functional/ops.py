@@ -15,7 +15,7 @@ from zoo.functional.conv import conv, conv_transpose
 from zoo.functional.cross_entropy import softmax_cross_entropy
 from zoo.functional.dense import dense
 from zoo.functional.norm import batch_norm, group_norm, layer_norm, rms_norm
-from zoo.functional.pooling import avg_pool, max_pool
+from zoo.functional.pooling import max_pool
 
 Op = Callable[..., Array]
 
@@ -28,7 +28,6 @@ class Ops:
     conv: Op = conv
     conv_transpose: Op = conv_transpose
     max_pool: Op = max_pool
-    avg_pool: Op = avg_pool
     batch_norm: Op = batch_norm
     layer_norm: Op = layer_norm
     group_norm: Op = group_norm
