@@ -12,7 +12,7 @@ from zoo.models.resnet import ResNetConfig
 CONFIG = ResNetConfig(
     stage_sizes=(3, 3, 3, 3), width=4, stem="cifar", in_channels=1, num_classes=10
 )
-STEPS = 50  # in one program
+STEPS = 10  # in one program, and timed in a turn
 DEVICE = "device"
 
 
