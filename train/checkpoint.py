@@ -30,6 +30,7 @@ from train.errors import UserError
 
 # What Orbax raises it also logs, with tracebacks; here every error is told, in a line.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+logging.getLogger("asyncio").addFilter(lambda record: "/orbax/" not in record.getMessage())
 
 DAMAGED = "damaged"  # the folder, beside the checkpoints, where unreadable ones are set aside
 
