@@ -1,7 +1,6 @@
 """The command line: `python -m benchmarks run [NAME ...]`, `report`, `list`, `record`."""
 
 import argparse
-import difflib
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from benchmarks.entry import load
 from benchmarks.process import WorkerError
 from benchmarks.report import markdown
 from benchmarks.run import Effort, Mismatch, run
+from train.options import nearest
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,9 +33,7 @@ def _run(options: argparse.Namespace) -> int:
     names = options.names or list(ENTRIES)
     for name in names:
         if name not in ENTRIES:
-            near = difflib.get_close_matches(name, ENTRIES, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(ENTRIES)}"
-            raise ValueError(f"unknown benchmark {name!r}; {hint}")
+            raise ValueError(nearest("benchmark", name, ENTRIES))
     if options.json.exists():
         results.read(options.json)  # a file that cannot be added to is found before the work
     settings = {"rounds": options.rounds, "threads": options.threads}

@@ -103,7 +103,7 @@ def test_values_within_the_tolerance():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "tine"], "unknown benchmark 'tine'; did you mean 'tiny'?"),
+        (["run", "tine"], "no benchmark 'tine'; did you mean 'tiny'?"),
         (["run", "--rounds", "0"], "rounds=0"),
         (["report", "--json", "nothing.json"], "nothing.json"),
     ],
