@@ -43,13 +43,17 @@ def training_flops(config: Any, shape: tuple[int, int, int, int]) -> float:
 
 
 def competitors(
-    config: Any, flax_twin: Callable[[], Any], torch_twin: Callable[[], Any]
+    config: Any, flax_twin: Callable[[], Any], torch_twin: Callable[[], Any], steps: int = 1
 ) -> dict[str, Competitor]:
-    """The four ways; the twins are functions that import and give the classes."""
+    """The four ways; the twins are functions that import and give the classes.
+
+    `steps` are taken before anything is waited for; PyTorch on a CPU always waits for each.
+    """
     return {
-        OURS: Competitor(build=lambda arrays: Ours(config, arrays), what="kernels.best()"),
+        OURS: Competitor(build=lambda arrays: Ours(config, arrays, steps), what="kernels.best()"),
         "flax.nnx": Competitor(
-            build=lambda arrays: FlaxNnx(flax_twin(), config, arrays), what="stock layers, nnx.jit"
+            build=lambda arrays: FlaxNnx(flax_twin(), config, arrays, steps),
+            what="stock layers, nnx.jit",
         ),
         "torch": Competitor(
             build=lambda arrays: Torch(torch_twin(), config, arrays, compiled=False),
@@ -67,7 +71,7 @@ def competitors(
 class Ours:
     """The model of `zoo` with its kernels, compiled as `train` compiles its steps."""
 
-    def __init__(self, config: Any, arrays: Arrays):
+    def __init__(self, config: Any, arrays: Arrays, steps: int = 1):
         from flax import nnx
 
         import kernels
@@ -77,24 +81,26 @@ class Ours:
         model = zoo.build(config, rngs=nnx.Rngs(1), ops=kernels.best())
         load_flax(model, arrays)
         self.batch = device_batch(arrays)
+        self.steps = steps
         self.program = Program({"model": model, "optimizer": _adam(model)})
         self.program.compile_train(train_step, self.batch)
 
     def advance(self) -> list[float]:
-        """One step."""
+        """Steps, each begun as soon as the one before it is on its way, as in `train.loop`."""
         import jax
 
-        metrics = self.program.train(self.batch)
+        losses = [self.program.train(self.batch)["train/loss"] for _ in range(self.steps)]
         jax.block_until_ready(self.program.leaves)
-        return [float(metrics["train/loss"])]
+        return [float(loss) for loss in losses]
 
 
 class FlaxNnx:
     """Stock layers under `nnx.jit`, as Flax's documentation writes a training step."""
 
-    def __init__(self, twin: Any, config: Any, arrays: Arrays):
+    def __init__(self, twin: Any, config: Any, arrays: Arrays, steps: int = 1):
         from flax import nnx
 
+        self.steps = steps
         self.model = twin(config, nnx.Rngs(1))
         load_flax(self.model, arrays)
         self.optimizer = _adam(self.model)
@@ -102,13 +108,13 @@ class FlaxNnx:
         self.step = nnx.jit(_update)
 
     def advance(self) -> list[float]:
-        """One step."""
+        """Steps, each begun as soon as the one before it is on its way."""
         import jax
         from flax import nnx
 
-        loss = self.step(self.model, self.optimizer, self.batch)
+        losses = [self.step(self.model, self.optimizer, self.batch) for _ in range(self.steps)]
         jax.block_until_ready(nnx.state((self.model, self.optimizer)))
-        return [float(loss)]
+        return [float(loss) for loss in losses]
 
 
 class Torch:

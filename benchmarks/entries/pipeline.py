@@ -82,7 +82,7 @@ ENTRY = Entry(
     unit="epoch",
     prepare=prepare,
     competitors={
-        OURS: _competitor(_ours, "train.data, on the device"),
+        OURS: _competitor(_ours, "train.data"),
         "torch": _competitor(
             lambda a: _torch(a, whole_batches=False), "DataLoader, row by row", "torch"
         ),

@@ -83,11 +83,16 @@ def test_shards_are_disjoint_equal_and_complete(size, per_shard, count, seed):
     assert len(set(flat(whole)[:size])) == size
 
 
+def one_device() -> jax.sharding.Sharding:
+    """Without it `to_device` has nothing to do on a CPU."""
+    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+
 @pytest.mark.parametrize("on_device", [False, True])
 def test_a_restored_position_goes_on_identically(on_device):
     def fresh():
         batches = train_batches(numbered(37), batch_size=5, seed=4)
-        return to_device(batches) if on_device else batches
+        return to_device(batches, sharding=one_device()) if on_device else batches
 
     iterator = fresh()
     take(iterator, 11)
@@ -103,7 +108,8 @@ def test_a_restored_position_goes_on_identically(on_device):
 
 
 def test_a_position_before_the_first_batch():
-    iterator = to_device(train_batches(numbered(20), batch_size=5, seed=4))
+    batches = train_batches(numbered(20), batch_size=5, seed=4)
+    iterator = to_device(batches, sharding=one_device())
     state = iterator.get_state()
     expected = take(iterator, 3)
     iterator.set_state(state)
@@ -119,16 +125,24 @@ def test_a_position_of_another_pipeline_is_refused(field):
 
 
 def test_to_device_gives_device_arrays_and_reports_errors():
-    batch = next(to_device(train_batches(numbered(20), batch_size=5, seed=4)))
+    batches = train_batches(numbered(20), batch_size=5, seed=4)
+    batch = next(to_device(batches, sharding=one_device()))
     assert all(isinstance(value, jax.Array) for value in batch.values())
 
     class Broken(ArraySource):
         def gather(self, indices):
             raise UserError("a damaged record")
 
-    iterator = to_device(train_batches(Broken(numbered(20).columns), batch_size=5, seed=0))
+    batches = train_batches(Broken(numbered(20).columns), batch_size=5, seed=0)
+    iterator = to_device(batches, sharding=one_device())
     with pytest.raises(UserError, match="a damaged record"):
         next(iterator)
+
+
+def test_where_the_host_is_the_device_nothing_moves():
+    assert jax.default_backend() == "cpu"
+    batches = train_batches(numbered(20), batch_size=5, seed=4)
+    assert to_device(batches) is batches
 
 
 def test_to_device_with_a_sharding():
