@@ -204,7 +204,7 @@ def eval_batches(source: Source, *, batch_size: int, shard: tuple[int, int] | No
 
 
 class _InMemory:
-    """Reads a table on the thread that asks: a gather takes 20 µs, a hand-over between threads 60."""
+    """Reads a table on the thread that asks: a gather takes 20 µs, its hand-over would take 60."""
 
     def __init__(self, table: _TrainTable | _EvalTable):
         self._table, self._next = table, 0
