@@ -51,6 +51,19 @@ def _forward_and_backward(graphdef, params, rest, x):
     return y, *backward(weighting(y.shape).astype(y.dtype)), rest
 
 
+def run_on_tokens(module: nnx.Module, *inputs: Any) -> tuple[Array, dict[str, Array]]:
+    """The output for inputs that have no gradient, and the gradient of each parameter."""
+    graphdef, params, rest = nnx.split(module, nnx.Param, ...)
+
+    @jax.jit
+    def forward_and_backward(params, *inputs):
+        y, backward = jax.vjp(lambda p: nnx.merge(graphdef, p, rest)(*inputs), params)
+        return y, *backward(weighting(y.shape).astype(y.dtype))
+
+    y, gradients = forward_and_backward(params, *inputs)
+    return y, by_path(gradients)
+
+
 def output_shape(module: nnx.Module, *shape: int) -> tuple[int, ...]:
     """The shape of the module's output for a float32 input of a shape; nothing is computed."""
     x = jax.ShapeDtypeStruct(shape, jnp.float32)

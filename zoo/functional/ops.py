@@ -11,13 +11,16 @@ from dataclasses import dataclass
 
 from jaxtyping import Array
 
+from zoo.functional.attention import attention
 from zoo.functional.conv import conv, conv_transpose
 from zoo.functional.cross_entropy import softmax_cross_entropy
 from zoo.functional.dense import dense
 from zoo.functional.norm import batch_norm, group_norm, layer_norm, rms_norm
 from zoo.functional.pooling import max_pool
+from zoo.functional.recurrent import lstm
 
 Op = Callable[..., Array]
+SequenceOp = Callable[..., tuple[Array, tuple[Array, Array]]]  # outputs, and the state left
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Ops:
     conv: Op = conv
     conv_transpose: Op = conv_transpose
     max_pool: Op = max_pool
+    attention: Op = attention
+    lstm: SequenceOp = lstm
     batch_norm: Op = batch_norm
     layer_norm: Op = layer_norm
     group_norm: Op = group_norm

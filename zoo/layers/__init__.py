@@ -1,21 +1,34 @@
 """Layers: they own parameters and call `zoo.functional`; nothing else happens in them."""
 
+from zoo.layers.attention import KVCache, MultiHeadAttention
 from zoo.layers.conv import Conv, ConvTranspose
 from zoo.layers.dropout import Dropout
 from zoo.layers.embed import Embed
+from zoo.layers.feed_forward import FeedForward, GatedFeedForward
 from zoo.layers.linear import Linear
 from zoo.layers.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
+from zoo.layers.recurrent import GRU, LSTM, RNN, LSTMState
+from zoo.layers.stack import Stack
 from zoo.layers.standardize import Standardize
 
 __all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
     "BatchNorm",
     "Conv",
     "ConvTranspose",
     "Dropout",
     "Embed",
+    "FeedForward",
+    "GatedFeedForward",
     "GroupNorm",
+    "KVCache",
+    "LSTMState",
     "LayerNorm",
     "Linear",
+    "MultiHeadAttention",
     "RMSNorm",
+    "Stack",
     "Standardize",
 ]

@@ -34,6 +34,29 @@ def check_input(owner: object, x: Array, **axes: int) -> None:
             )
 
 
+def check_tokens(owner: object, tokens: Array, context: int | None = None) -> None:
+    """Raise unless `tokens` is a batch of token numbers, no longer than the context.
+
+    Raises:
+        TypeError: `tokens` holds no integers.
+        ValueError: it is not [batch, tokens], or has more tokens than the context.
+    """
+    model = type(owner).__name__
+    if not jnp.issubdtype(tokens.dtype, jnp.integer):
+        raise TypeError(
+            f"{model} wants token numbers, integers; got {tokens.dtype}: encode the text first"
+        )
+    if tokens.ndim != 2:
+        raise ValueError(
+            f"{model} wants tokens [batch, tokens], 2 axes; got {tokens.ndim}, shape {tokens.shape}"
+        )
+    if context is not None and tokens.shape[1] > context:
+        raise ValueError(
+            f"{model} has a context of {context} tokens, got {tokens.shape[1]}, shape "
+            f"{tokens.shape}; shorten the text, or build the model with a larger context"
+        )
+
+
 def check_data_shape(owner: object, input_shape: tuple[int, ...], num_axes: int, axes: str) -> None:
     """Raise ValueError unless one example has so many axes."""
     if len(input_shape) != num_axes:

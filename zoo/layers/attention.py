@@ -1,0 +1,170 @@
+"""Multi-head attention and its key/value cache."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from zoo.functional.attention import Bias, Mask
+from zoo.functional.init import Initializer, glorot_uniform
+from zoo.functional.ops import Ops
+from zoo.layers.linear import Linear
+
+Rotate = Callable[[Float[Array, "B T N H"]], Float[Array, "B T N H"]]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class KVCache:
+    """Keys and values of the tokens seen so far; each row of the batch has its own length.
+
+    A scan over layers stacks the caches of all along a first axis.
+    """
+
+    k: Float[Array, "*L B S K H"]
+    v: Float[Array, "*L B S K H"]
+    length: Int[Array, "*L B"]  # tokens already written, at positions 0 .. length-1
+
+    @classmethod
+    def empty(cls, shape: tuple[int, int, int, int], dtype=jnp.float32) -> "KVCache":
+        """A cache of shape (batch, tokens, key/value heads, head width) that holds nothing yet."""
+        return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(shape[0], jnp.int32))
+
+    def positions(self, num_tokens: int) -> Int[Array, "B T"]:
+        """Where the next tokens will stand."""
+        return self.length[:, None] + jnp.arange(num_tokens)
+
+    def write(self, k: Float[Array, "B T K H"], v: Float[Array, "B T K H"]) -> "KVCache":
+        """The cache with more tokens; what would lie beyond its end is dropped."""
+        rows, places = jnp.arange(len(k))[:, None], self.positions(k.shape[1])
+        return KVCache(
+            self.k.at[rows, places].set(k.astype(self.k.dtype), mode="drop"),
+            self.v.at[rows, places].set(v.astype(self.v.dtype), mode="drop"),
+            self.length + k.shape[1],
+        )
+
+    def mask(self, num_tokens: int) -> Mask:
+        """What the last `num_tokens` written may see: themselves and all before them."""
+        positions = self.length[:, None] - num_tokens + jnp.arange(num_tokens)
+        return (jnp.arange(self.k.shape[1]) <= positions[..., None])[:, None]
+
+
+class MultiHeadAttention(nnx.Module):
+    """`concat(head_1 .. head_N) W_O`, with `head_n = attention(x W_Q, x W_K, x W_V)` on its slice.
+
+    Vaswani et al. 2017, section 3.2.2. The three products are one, as one large product is faster
+    than three; its columns are all query heads, then all key heads, then all value heads.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        rngs: nnx.Rngs,
+        num_kv_heads: int | None = None,
+        use_bias: bool = True,
+        kernel_init: Initializer = glorot_uniform,
+        out_init: Initializer | None = None,
+        ops: Ops = Ops(),
+    ):
+        num_kv_heads = num_kv_heads or num_heads
+        if dim % num_heads or num_heads % num_kv_heads:
+            raise ValueError(
+                f"{num_heads=} must divide {dim=}, and {num_kv_heads=} must divide {num_heads=}"
+            )
+        self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
+        self.head_dim = dim // num_heads
+        width = (num_heads + 2 * num_kv_heads) * self.head_dim
+        self.qkv = Linear(
+            dim, width, rngs=rngs, use_bias=use_bias, kernel_init=kernel_init, ops=ops
+        )
+        self.out = Linear(
+            dim, dim, rngs=rngs, use_bias=use_bias, kernel_init=out_init or kernel_init, ops=ops
+        )
+        self.attention = ops.attention
+        self.dense = ops.dense
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        mask: Mask | None = None,
+        *,
+        bias: Bias | None = None,
+        rotate: Rotate | None = None,
+        memory: Float[Array, "B S D"] | None = None,
+    ) -> Float[Array, "B T D"]:
+        """Self-attention, or cross-attention where `memory` gives what is looked at.
+
+        Args:
+            x: what asks.
+            mask: True where a query may look.
+            bias: added to the scores.
+            rotate: applied to queries and keys, as `zoo.functional.position.rotary`.
+            memory: what is looked at, `x` itself by default.
+        """
+        if memory is None:
+            q, k, v = self._split(self.qkv(x))
+        else:
+            q, k, v = self.queries(x), *self.keys_and_values(memory)
+        if rotate is not None:
+            q, k = rotate(q), rotate(k)
+        return self.attend(q, k, v, mask, bias)
+
+    def step(
+        self,
+        x: Float[Array, "B T D"],
+        cache: KVCache,
+        *,
+        bias: Bias | None = None,
+        rotate: Rotate | None = None,
+    ) -> tuple[Float[Array, "B T D"], KVCache]:
+        """Causal self-attention of the next tokens over all in the cache and themselves."""
+        q, k, v = self._split(self.qkv(x))
+        if rotate is not None:
+            q, k = rotate(q), rotate(k)
+        cache = cache.write(k, v)
+        mask = cache.mask(x.shape[1])
+        return self.attend(q, cache.k.astype(x.dtype), cache.v.astype(x.dtype), mask, bias), cache
+
+    def attend(
+        self,
+        q: Float[Array, "B T N H"],
+        k: Float[Array, "B S K H"],
+        v: Float[Array, "B S K H"],
+        mask: Mask | None = None,
+        bias: Bias | None = None,
+    ) -> Float[Array, "B T D"]:
+        """Attention in every head, then `W_O`."""
+        heads = self.attention(q, k, v, mask, bias)
+        return self.out(heads.reshape(*heads.shape[:2], -1))
+
+    def queries(self, x: Float[Array, "B T D"]) -> Float[Array, "B T N H"]:
+        """`x W_Q`, by head."""
+        width = self.num_heads * self.head_dim
+        return self._project(x, slice(width)).reshape(*x.shape[:2], self.num_heads, self.head_dim)
+
+    def keys_and_values(
+        self, memory: Float[Array, "B S D"]
+    ) -> tuple[Float[Array, "B S K H"], Float[Array, "B S K H"]]:
+        """`memory W_K` and `memory W_V`, by head: what a decoder computes once for a source."""
+        kv = self._project(memory, slice(self.num_heads * self.head_dim, None))
+        kv = kv.reshape(*memory.shape[:2], 2, self.num_kv_heads, self.head_dim)
+        return kv[:, :, 0], kv[:, :, 1]
+
+    def _project(self, x: Array, columns: slice) -> Array:
+        bias = None if self.qkv.bias is None else self.qkv.bias[columns].astype(x.dtype)
+        return self.dense(x, self.qkv.kernel[:, columns].astype(x.dtype), bias)
+
+    def _split(self, qkv: Float[Array, "B T W"]) -> tuple[Array, Array, Array]:
+        heads = qkv.reshape(*qkv.shape[:2], -1, self.head_dim)
+        kv = self.num_heads + self.num_kv_heads
+        return heads[:, :, : self.num_heads], heads[:, :, self.num_heads : kv], heads[:, :, kv:]
+
+    def set_view(self, attention: Callable[..., Array] | None = None):
+        """For `nnx.view`: another attention function, such as one that also shows its weights."""
+        if attention is not None:
+            self.attention = attention
