@@ -37,12 +37,23 @@ MODELS: dict[str, Preset] = {
     "resnet18-cifar": Preset("resnet", "ResNet", "resnet18_cifar", "18 layers, CIFAR stem"),
     "resnet34-cifar": Preset("resnet", "ResNet", "resnet34_cifar", "34 layers, CIFAR stem"),
     "resnet50-cifar": Preset("resnet", "ResNet", "resnet50_cifar", "50 layers, CIFAR stem"),
+    "stacked-lstm": Preset("lstm", "StackedLSTM", "stacked_64_32_16", "LSTM 64-32-16, dense"),
+    "lstm-classifier": Preset(
+        "lstm", "LSTMClassifier", "sentiment", "embedding, LSTM of 100, one logit"
+    ),
+    "lstm-lm": Preset("lstm", "LSTMLanguageModel", "characters", "2 LSTMs of 256 for characters"),
+    "lstm-lm-medium": Preset("lstm", "LSTMLanguageModel", "ptb_medium", "2 LSTMs of 650"),
+    "lstm-lm-large": Preset("lstm", "LSTMLanguageModel", "ptb_large", "2 LSTMs of 1500"),
     "gpt-nano": Preset("gpt", "GPT", "nano", "4 layers of 128 for characters"),
     "gpt2-small": Preset("gpt", "GPT", "gpt2_small", "12 layers of 768"),
     "gpt2-medium": Preset("gpt", "GPT", "gpt2_medium", "24 layers of 1024"),
     "gpt2-large": Preset("gpt", "GPT", "gpt2_large", "36 layers of 1280"),
     "gpt2-xl": Preset("gpt", "GPT", "gpt2_xl", "48 layers of 1600"),
     "gpt3-175b": Preset("gpt", "GPT", "gpt3_175b", "96 layers of 12288"),
+    "bert-nano": Preset("bert", "BERT", "nano", "4 layers of 128 for small texts"),
+    "minilm": Preset("bert", "BERT", "minilm", "6 layers of 384"),
+    "bert-base": Preset("bert", "BERT", "base", "12 layers of 768"),
+    "bert-large": Preset("bert", "BERT", "large", "24 layers of 1024"),
 }
 
 
