@@ -19,6 +19,7 @@ def test_best_on_a_cpu():
     assert {name for name, backend in names.items() if backend == "xla"} == {
         "conv",
         "dense",
+        "lstm",
         "max_pool",
     }
     assert names["layer_norm"] == "reference"

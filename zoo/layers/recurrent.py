@@ -97,7 +97,7 @@ class _Recurrent(nnx.Module):
         *,
         mask: Bool[Array, "B T"] | None = None,
         rngs: nnx.Rngs | None = None,
-    ) -> tuple[Float[Array, "B T out_dim"], State]:
+    ) -> tuple[Float[Array, "B T out_dim"], Any]:
         """Outputs `[B, T, H]`, or `[B, T, 2H]` both ways, and the state after the last step.
 
         Where `mask` is False there is no step: the output is 0, and no answer depends on `x` there.
