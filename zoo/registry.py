@@ -54,6 +54,15 @@ MODELS: dict[str, Preset] = {
     "minilm": Preset("bert", "BERT", "minilm", "6 layers of 384"),
     "bert-base": Preset("bert", "BERT", "base", "12 layers of 768"),
     "bert-large": Preset("bert", "BERT", "large", "24 layers of 1024"),
+    "transformer-nano": Preset(
+        "transformer", "Transformer", "nano", "encoder-decoder, 3 + 3 layers of 128"
+    ),
+    "transformer-base": Preset(
+        "transformer", "Transformer", "base", "encoder-decoder, 6 + 6 layers of 512"
+    ),
+    "transformer-big": Preset(
+        "transformer", "Transformer", "big", "encoder-decoder, 6 + 6 layers of 1024"
+    ),
 }
 
 

@@ -77,6 +77,13 @@ class Stack(nnx.Module):
 
         return jax.lax.scan(layer, x, (state, caches))
 
+    def each(self, function: Callable[[Any], Any]) -> Any:
+        """`function(block)` of every block, kept as caches are."""
+        if not self.scan:
+            return tuple(function(block) for block in self.blocks)
+        graphdef, state = nnx.split(self.blocks)
+        return jax.lax.map(lambda state: function(nnx.merge(graphdef, state)), state)
+
     def caches(self, empty: Any) -> Any:
         """A copy of an empty cache for each block, as `step` takes them."""
         if not self.scan:
