@@ -1,4 +1,6 @@
-"""One training step of an image classifier with Adam, by us, by stock `flax.nnx`, by PyTorch.
+"""One training step of a classifier with Adam, by us, by stock `flax.nnx`, by PyTorch.
+
+What is classified is an image, or each token of a text: the next one is its class.
 
 Every competitor repeats the step on one batch: logits, mean cross-entropy, gradient, Adam.
 """
@@ -16,8 +18,15 @@ NUM_CLASSES = 10
 WEIGHTS = "weights/"
 
 
-def prepare(config: Any, shape: tuple[int, int, int, int]) -> dict[str, np.ndarray]:
-    """Our initial weights, by path, and a batch of random images of that shape with labels."""
+def images(shape: tuple[int, int, int, int]) -> dict[str, np.ndarray]:
+    """A batch of random images of that shape with labels."""
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal(shape, np.float32)
+    return {"inputs": inputs, "targets": rng.integers(0, NUM_CLASSES, shape[0], np.int32)}
+
+
+def prepare(config: Any, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Our initial weights, by path, and the batch."""
     from flax import nnx
 
     import zoo
@@ -27,18 +36,16 @@ def prepare(config: Any, shape: tuple[int, int, int, int]) -> dict[str, np.ndarr
         WEIGHTS + "/".join(map(str, path)): np.asarray(variable[...])
         for path, variable in nnx.to_flat_state(nnx.state(model))
     }
-    rng = np.random.default_rng(0)
-    images = rng.standard_normal(shape, np.float32)
-    return weights | {"inputs": images, "targets": rng.integers(0, NUM_CLASSES, shape[0], np.int32)}
+    return weights | batch
 
 
-def training_flops(config: Any, shape: tuple[int, int, int, int]) -> float:
+def training_flops(config: Any, inputs: Any) -> float:
     """Three times the forward pass: each product has two gradients of the same size."""
     from flax import nnx
 
     import zoo
 
-    summary = zoo.summarize(zoo.build(config, rngs=nnx.Rngs(0)), shape)
+    summary = zoo.summarize(zoo.build(config, rngs=nnx.Rngs(0)), inputs)
     return 3.0 * summary.flops
 
 
@@ -79,7 +86,7 @@ class Ours:
         from train.step import Program
 
         model = zoo.build(config, rngs=nnx.Rngs(1), ops=kernels.best())
-        load_flax(model, arrays)
+        load_flax(model, weights(arrays))
         self.batch = device_batch(arrays)
         self.steps = steps
         self.program = Program({"model": model, "optimizer": _adam(model)})
@@ -102,7 +109,8 @@ class FlaxNnx:
 
         self.steps = steps
         self.model = twin(config, nnx.Rngs(1))
-        load_flax(self.model, arrays)
+        convert = getattr(self.model, "convert", dict)  # where the twin's names are not ours
+        load_flax(self.model, convert(weights(arrays)))
         self.optimizer = _adam(self.model)
         self.batch = device_batch(arrays)
         self.step = nnx.jit(_update)
@@ -127,12 +135,15 @@ class Torch:
         model = twin(config)
         model.load(weights(arrays))
         self.optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
-        images = np.ascontiguousarray(arrays["inputs"].transpose(0, 3, 1, 2))
-        self.inputs = torch.from_numpy(images)
-        self.targets = torch.from_numpy(arrays["targets"].astype(np.int64))
+        inputs = arrays["inputs"]
+        if inputs.ndim == 4:  # images have their channels first
+            inputs = np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
+        self.inputs = torch.from_numpy(inputs)
+        self.targets = torch.from_numpy(arrays["targets"].astype(np.int64).reshape(-1))
 
         def loss(inputs, targets):
-            return torch.nn.functional.cross_entropy(model(inputs), targets)
+            logits = model(inputs)
+            return torch.nn.functional.cross_entropy(logits.flatten(0, -2), targets)
 
         self.loss = torch.compile(loss) if compiled else loss
 
@@ -185,12 +196,11 @@ def weights(arrays: Arrays) -> Mapping[str, np.ndarray]:
     return {n.removeprefix(WEIGHTS): a for n, a in arrays.items() if n.startswith(WEIGHTS)}
 
 
-def load_flax(model: Any, arrays: Arrays) -> None:
+def load_flax(model: Any, found: Mapping[str, np.ndarray]) -> None:
     """Copy the weights into a Flax model that has a variable at each of their paths."""
     import jax.numpy as jnp
     from flax import nnx
 
-    found = weights(arrays)
     variables = {"/".join(map(str, p)): v for p, v in nnx.to_flat_state(nnx.state(model))}
     if variables.keys() != found.keys():
         raise ValueError(f"weights do not fit: {sorted(variables.keys() ^ found.keys())}")

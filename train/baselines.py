@@ -7,6 +7,8 @@ import numpy as np
 
 from train.config import Recipe
 from train.data import Dataset
+from train.data.text import RunningText
+from train.errors import UserError
 from train.metrics import accuracy, rmse
 from train.recipes import RECIPES
 from train.task import Baseline
@@ -41,6 +43,63 @@ def logistic_regression(data: Dataset) -> Baseline:
     x, y, x_eval, y_eval = _matrices(data)
     fitted = LogisticRegression(max_iter=1000, tol=1e-2).fit(x, y)
     return Baseline("scikit-learn LogisticRegression", accuracy(y_eval, fitted.predict(x_eval)))
+
+
+def interpolated_ngram(data: RunningText, order: int) -> Baseline:
+    """Nats a character of an n-gram model whose orders are mixed (Jelinek & Mercer 1980).
+
+    `p(x | h) = Σ_k λ_k p_k(x | last k tokens of h) + λ_uniform / V`; the λ are those that EM finds
+    on the last tenth of the train split with counts of the rest, and the counts of all are used.
+    """
+    tokens, held_out = data.train.tokens.astype(np.int64), data.eval.tokens.astype(np.int64)
+    vocab_size = data.tokenizer.get_vocab_size()
+    if vocab_size**order >= 2**63:
+        raise UserError(
+            f"a {order}-gram of {vocab_size} tokens has no number of 64 bits; use "
+            "--data.tokenizer character, or --task.baseline none"
+        )
+    cut = len(tokens) * 9 // 10
+    parts = _ngram_probabilities(tokens[:cut], tokens[cut:], vocab_size, order)
+    mix = np.full(order + 1, 1 / (order + 1))
+    for _ in range(50):
+        share = mix * parts
+        mix = (share / share.sum(1, keepdims=True)).mean(0)
+    probabilities = _ngram_probabilities(tokens, held_out, vocab_size, order) @ mix
+    loss = -np.log(probabilities).mean() / data.chars_per_token
+    return Baseline(f"interpolated {order}-gram", float(loss))
+
+
+def _ngram_probabilities(
+    seen: np.ndarray, text: np.ndarray, vocab_size: int, order: int
+) -> np.ndarray:
+    """[T, order + 1]: the probability of each token after the first by each order, uniform last.
+
+    An order whose context was never seen says 0.
+    """
+    columns = []
+    for length in range(1, order + 1):
+        codes, counts = np.unique(_codes(seen, length, vocab_size), return_counts=True)
+        heads, starts = np.unique(codes // vocab_size, return_index=True)
+        totals = np.add.reduceat(counts, starts)
+        asked = _codes(text, length, vocab_size)
+        found = counts[_place(codes, asked)] * (codes[_place(codes, asked)] == asked)
+        total = totals[_place(heads, asked // vocab_size)]
+        # The first tokens of the text have no context of this length.
+        columns.append(np.pad(found / total, (length - 1, 0))[order - 1 :])
+    uniform = np.full(len(text) - order + 1, 1 / vocab_size)
+    return np.stack([*columns, uniform], axis=1)
+
+
+def _codes(tokens: np.ndarray, length: int, vocab_size: int) -> np.ndarray:
+    """Every run of so many tokens as one number."""
+    codes = np.zeros(len(tokens) - length + 1, np.int64)
+    for offset in range(length):
+        codes = codes * vocab_size + tokens[offset : len(tokens) - length + 1 + offset]
+    return codes
+
+
+def _place(table: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    return np.minimum(np.searchsorted(table, wanted), len(table) - 1)
 
 
 def digits_mlp(recipe: Recipe, folder: Path) -> Baseline:

@@ -44,20 +44,6 @@ class Eval:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
-    """Shows a trained model at work on held-out examples; images are drawn to a PNG."""
-
-    dir: RunDirectory
-    """A folder that `run` wrote."""
-    num: int = 16
-    """How many samples."""
-    out: Path | None = None
-    """Where to draw them (.png, .svg or .pdf)."""
-    json: Json = False
-    """Print one JSON object on standard output."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Export:
     """Exports the newest checkpoint: weights alone, or a program that runs without this package.
 
@@ -91,6 +77,25 @@ def run_options(name: str) -> tuple[type, Any]:
 
     Run.__doc__ = f"{RECIPES[name].about}. Every field of the recipe can be set."
     return Run, Run(recipe=RECIPES[name].load())
+
+
+def sample_options() -> type:
+    """The options of ``sample``: a run folder, and every field of a request."""
+    from train.task import SampleRequest
+
+    @dataclass(frozen=True, kw_only=True)
+    class Sample:
+        """Shows a model at work: predictions on held-out examples, or text after a prompt."""
+
+        dir: RunDirectory
+        """A folder that `run` wrote."""
+        request: Annotated[SampleRequest, tyro.conf.arg(name="")] = field(
+            default_factory=SampleRequest
+        )
+        json: Json = False
+        """Print one JSON object on standard output."""
+
+    return Sample
 
 
 def list_recipes(args: Sequence[str]) -> int:
@@ -191,7 +196,7 @@ def _say_result(result: dict[str, Any], folder: "RunFolder") -> None:
     print(f"report: {folder.report}")
     prog = PROG.replace("python", _python())
     print("try next:")
-    print(f"  {prog} sample {folder.path} --num 16")
+    print(f"  {prog} sample {folder.path}")
     print(f"  {prog} export {folder.path} --format stablehlo --out {folder.path}/model.stablehlo")
     print(f"  {prog} run {result['recipe']} --seed 1 --workdir {folder.path}-seed1")
 
@@ -221,20 +226,26 @@ def evaluate(args: Sequence[str]) -> int:
 
 
 def sample(args: Sequence[str]) -> int:
-    options = parse(Sample, f"{PROG} sample", args)
-    if options.out is not None:
-        _check_out(options.out, PICTURES)
+    options = parse(sample_options(), f"{PROG} sample", args)
+    out = options.request.out
+    if out is not None:
+        _check_out(out, PICTURES)
     task, program, step = _load(options.dir)
-    rows = task.sample(program.objects(), options.num, options.out)
+    rows = task.sample(program.objects(), options.request)
     if options.json:
         found = {"recipe": task.recipe.name, "step": step, "samples": rows}
-        print(json.dumps({**found, "out": str(options.out) if options.out else None}, indent=2))
+        print(json.dumps({**found, "out": str(out) if out else None}, indent=2))
+    elif "text" in rows[0]:
+        for row in rows:
+            if unseen := row.get("prompt_tokens_unseen"):
+                print(f"the model saw all but the prompt's first {unseen} tokens", file=sys.stderr)
+            print(row["prompt"].lstrip("\n") + row["text"])
     else:
         for row in rows:
             words = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values())
             print("  ".join(f"{k} {word}" for k, word in zip(row, words, strict=True)))
-        if options.out:
-            print(f"drawn in {options.out}")
+        if out:
+            print(f"drawn in {out}")
     return 0
 
 

@@ -35,7 +35,7 @@ class Recipe:
     name: tyro.conf.Suppress[str]  # the row of RECIPES that this is; chosen, never overridden
     model: Any  # a config of zoo.models; the data decide its input shape and number of outputs
     task: Any  # a config of train.tasks
-    data: DataConfig = field(default_factory=DataConfig)
+    data: Any = field(default_factory=DataConfig)  # a config of train.data
     optim: OptimConfig = field(default_factory=OptimConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     steps: int = 1000  # parameter updates

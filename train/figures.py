@@ -99,6 +99,33 @@ def image_grid_figure(
     return figure
 
 
+def attention_figure(weights: ArrayLike, tokens: Sequence[str]) -> "Figure":
+    """A few heads, each a square of weights: rows are what asks, columns what is looked at.
+
+    Args:
+      weights: [N T T], each row a distribution.
+      tokens: T texts.
+    """
+    weights = np.asarray(weights)
+    if weights.shape[1:] != (len(tokens),) * 2:
+        raise ValueError(f"weights have shape {weights.shape}, expected [N, {len(tokens)}, T]")
+    names = [repr(token)[1:-1] if token.strip() else "␣" for token in tokens]
+    size = min(max(3.6, 0.11 * len(names)), WIDTH * 2)
+    red, green, blue = (int(LIGHT["blue"][i : i + 2], 16) / 255 for i in (1, 3, 5))
+    with drawing(WIDTH, size * -(-len(weights) // 2) / 2 + 0.4) as figure:
+        for head, square in enumerate(weights):
+            axes = figure.add_subplot(-(-len(weights) // 2), 2, head + 1)
+            axes.grid(False)
+            axes.spines[:].set_visible(False)
+            axes.tick_params(length=0, labelsize=4.5)
+            shade = [np.full_like(square, c) for c in (red, green, blue)] + [square]
+            axes.imshow(np.dstack(shade), interpolation="none", aspect="equal")
+            axes.set_title(f"head {head + 1}", fontsize=7.5, pad=3)
+            axes.set_xticks(range(len(names)), names, rotation=90)
+            axes.set_yticks(range(len(names)), names)
+    return figure
+
+
 def residual_figure(predicted: ArrayLike, target: ArrayLike) -> "Figure":
     """Residuals ``ŷ - y`` over predictions, with their distribution at the side.
 

@@ -23,7 +23,7 @@ import kernels
 from train import result
 from train.checkpoint import Checkpoints
 from train.config import Recipe
-from train.data import eval_batches, load, to_device, train_batches
+from train.data import eval_batches, to_device, train_batches
 from train.errors import UserError
 from train.metric_log import MetricLog
 from train.progress import Display, standard_error
@@ -74,13 +74,17 @@ def run(
         return Trainer(recipe, folder, resume, shutdown, console).run()
 
 
-def build(recipe: Recipe) -> tuple[Task, Objects]:
+def build(recipe: Recipe, folder: Path | None = None) -> tuple[Task, Objects]:
     """The task of a recipe on its data, and its objects at step 0.
+
+    Args:
+      recipe: what to build.
+      folder: of a run that is opened again, for the files that it wrote.
 
     Raises:
       UserError: the data cannot be read, or do not fit the model or the task.
     """
-    task = make_task(recipe, load(recipe.data), kernels.best())
+    task = make_task(recipe, kernels.best(), folder)
     try:
         return task, task.build(nnx.Rngs(recipe.seed))
     except ValueError as error:  # a model that cannot take the shape of the data
@@ -159,7 +163,7 @@ class Trainer:
             compile_eval(self.program, self.task)
         with self.clock("setup"):
             # Everything that can be wrong with the command was found above; now files appear.
-            self.folder.open(recipe, self.resume)
+            self.folder.open(recipe, self.resume, self.task.files())
             self.checkpoints = Checkpoints(
                 self.folder.checkpoints, recipe.checkpoint, self.row.metric, self.row.direction
             )
@@ -322,7 +326,8 @@ def restore(folder: RunFolder, console: Console) -> tuple[Task, Program, int]:
       UserError: no run there, or none of its checkpoints can be read.
     """
     recipe = folder.recipe()
-    task, objects = build(recipe)
+    folder.check_files()
+    task, objects = build(recipe, folder.path)
     program = Program(objects)
     row = RECIPES[recipe.name]
     checkpoints = Checkpoints(

@@ -1,5 +1,6 @@
 """The run folder: what a run writes, where, and when a folder may be written to at all."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -10,10 +11,18 @@ from typing import Any, Literal
 from train.checkpoint import DAMAGED
 from train.config import Recipe, differences, from_json, to_json
 from train.errors import UserError
+from train.metric_log import replace_file
 from train.recipes import RECIPES
 from train.result import write_json
 
-RUN_FILES = ("metrics.jsonl", "report.html", "result.json", "sample.png")
+RUN_FILES = (
+    "metrics.jsonl",
+    "report.html",
+    "result.json",
+    "sample.png",
+    "tokenizer.json",
+    "checksums.sha256",
+)
 _HALF_WRITTEN = "config.json.partial"  # all that a run killed at its start may leave
 RUN_FOLDERS = ("checkpoints", DAMAGED, "tensorboard", "baseline", "nonfinite")
 
@@ -31,6 +40,11 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def checksums(self) -> Path:
+        """Of the task's own files, in the form that ``sha256sum --check`` reads."""
+        return self.path / "checksums.sha256"
 
     @property
     def report(self) -> Path:
@@ -82,8 +96,34 @@ class RunFolder:
                 f"--workdir {self.path} is not empty and holds no run; name another folder"
             )
 
-    def open(self, recipe: Recipe, resume: Literal["auto", "never"]) -> None:
-        """Makes the folder and writes ``config.json``; ``resume="never"`` removes the run there."""
+    def check_files(self) -> None:
+        """Refuses a run whose own files are not those that it was trained with.
+
+        Raises:
+          UserError: one is missing or was changed.
+        """
+        if not self.checksums.is_file():
+            return
+        for line in self.checksums.read_text().splitlines():
+            digest, name = line.split(maxsplit=1)
+            path = self.path / name
+            if not path.is_file() or _sha256(path.read_bytes()) != digest:
+                raise UserError(
+                    f"{path} does not fit the checkpoints: it is missing, or not the file that "
+                    "this run was trained with; put that one back, or run the recipe again"
+                )
+
+    def open(self, recipe: Recipe, resume: Literal["auto", "never"], files: dict[str, str]) -> None:
+        """Makes the folder and writes ``config.json``; ``resume="never"`` removes the run there.
+
+        Args:
+          recipe: what runs.
+          resume: whether a run that is there already goes on.
+          files: what the task keeps beside its checkpoints, by name.
+
+        Raises:
+          UserError: the folder cannot be written, or holds a run with other files.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if resume == "never":
@@ -91,11 +131,21 @@ class RunFolder:
                     (self.path / name).unlink(missing_ok=True)
                 for name in RUN_FOLDERS:
                     shutil.rmtree(self.path / name, ignore_errors=True)
+            self.check_files()
             write_json(self.config, to_json(recipe))
+            for name, text in files.items():
+                replace_file(self.path / name, text)
+            if files:
+                lines = [f"{_sha256(text.encode())}  {name}\n" for name, text in files.items()]
+                replace_file(self.checksums, "".join(lines))
         except (PermissionError, FileNotFoundError, NotADirectoryError) as error:
             raise UserError(
                 f"--workdir {self.path} cannot be written ({error.strerror}); name another folder"
             ) from error
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _read_json(path: Path, advice: str) -> Any:

@@ -15,7 +15,7 @@ from flax import nnx
 
 import zoo
 from train.config import Recipe
-from train.data import Dataset
+from train.data import load
 from train.errors import UserError
 from train.gradient import Batch, Metrics, Sync
 from train.report import Section
@@ -32,6 +32,38 @@ class Baseline:
     value: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class SampleRequest:
+    """What is asked of a trained model; what a task has no use for must be left out."""
+
+    num: int | None = None
+    """How many samples (16 where there are many to choose from, 1 text)."""
+    out: Path | None = None
+    """Where to draw them (.png, .svg or .pdf)."""
+    prompt: str | None = None
+    """The text that a language model goes on from."""
+    length: int = 300
+    """How many tokens a language model writes."""
+    temperature: float = 0.8
+    """Divides the logits before a token is drawn: 1 is the model's own distribution, 0 the best."""
+    top_k: int | None = None
+    """Draw among the so many likeliest tokens only."""
+    top_p: float | None = None
+    """Draw among the likeliest tokens that together have this probability."""
+    seed: int = 0
+    """Of all draws."""
+
+    def __post_init__(self):
+        for name in ("num", "length", "top_k"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature={self.temperature} must be 0 or more, and finite")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p} must lie in (0, 1]")
+
+
 class Task(abc.ABC):
     """One kind of learning problem, in plain NNX code; the loop compiles its steps."""
 
@@ -39,8 +71,28 @@ class Task(abc.ABC):
         str
     ]  # shown beside the loss while training: a key of train_step's metrics
 
-    def __init__(self, recipe: Recipe, data: Dataset, ops: zoo.Ops):
+    data: Any  # what `load` gave
+
+    def __init__(self, recipe: Recipe, data: Any, ops: zoo.Ops):
         self.recipe, self.data, self.ops = recipe, data, ops
+
+    @classmethod
+    def load(cls, recipe: Recipe, folder: Path | None = None) -> Any:
+        """The data of a recipe: `train` and `eval` sources, a name and what cleaning did.
+
+        Args:
+          recipe: whose data are wanted.
+          folder: of a run that is opened again, for the files that it wrote.
+
+        Raises:
+          UserError: they cannot be read, or do not fit the task.
+        """
+        del folder
+        return load(recipe.data)
+
+    def files(self) -> dict[str, str]:
+        """Text files that belong beside the checkpoints, such as a tokenizer, by name."""
+        return {}
 
     @abc.abstractmethod
     def build(self, rngs: nnx.Rngs) -> Objects:
@@ -73,8 +125,8 @@ class Task(abc.ABC):
     def predict(self, objects: Objects, inputs: jax.Array) -> dict[str, jax.Array]:
         """What a served or exported model answers to raw inputs; changes nothing."""
 
-    def sample(self, objects: Objects, num: int, out: Path | None) -> list[dict[str, Any]]:
-        """Shows the trained model at work: ``num`` samples as rows, drawn to ``out`` if given.
+    def sample(self, objects: Objects, request: SampleRequest) -> list[dict[str, Any]]:
+        """Shows the trained model at work: samples as rows, drawn where the request says.
 
         Raises:
           UserError: the task has nothing to sample, or not so many, or nothing to draw.

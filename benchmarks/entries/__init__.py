@@ -3,6 +3,7 @@
 ENTRIES = {
     "convnet": "benchmarks.entries.convnet",
     "resnet18": "benchmarks.entries.resnet18",
+    "gpt": "benchmarks.entries.gpt",
     "lstm": "benchmarks.entries.lstm",
     "dispatch": "benchmarks.entries.dispatch",
     "pipeline": "benchmarks.entries.pipeline",

@@ -16,7 +16,7 @@ def shape(quick: bool) -> tuple[int, int, int, int]:
 
 def prepare(quick: bool) -> dict[str, np.ndarray]:
     """Weights and a batch."""
-    return classifier.prepare(CONFIG, shape(quick))
+    return classifier.prepare(CONFIG, classifier.images(shape(quick)))
 
 
 def _flax():

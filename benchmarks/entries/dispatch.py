@@ -22,7 +22,7 @@ DEVICE = "device"
 def prepare(quick: bool) -> dict[str, np.ndarray]:
     """Weights and a batch; it is tiny anyway."""
     del quick
-    return classifier.prepare(CONFIG, (2, 8, 8, 1))
+    return classifier.prepare(CONFIG, classifier.images((2, 8, 8, 1)))
 
 
 class Device:

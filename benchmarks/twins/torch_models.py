@@ -12,6 +12,7 @@ from zoo.models.resnet import ResNetConfig
 
 _NAMES = {
     "kernel": "weight",
+    "table": "weight",
     "scale": "weight",
     "bias": "bias",
     "mean": "running_mean",
@@ -106,6 +107,7 @@ def load(model: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
     for path, value in weights.items():
         *home, name = path.split("/")
         axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(value.ndim, tuple(range(value.ndim)))
+        axes = (0, 1) if name == "table" else axes
         converted = np.ascontiguousarray(value.transpose(axes))
         state[".".join([*home, _NAMES[name]])] = torch.from_numpy(converted)
     missing, unknown = model.load_state_dict(state, strict=False)

@@ -280,7 +280,7 @@ def test_mistakes_after_training(call, finished, finished_table, tmp_path):
     check_refused(
         call, tmp_path, r"--num 51: the evaluation split has 50", "sample", finished, "--num", "51"
     )
-    check_refused(call, tmp_path, r"--num 0", "sample", finished, "--num", "0")
+    check_refused(call, tmp_path, r"num=0 must be at least 1", "sample", finished, "--num", "0")
     check_refused(call, tmp_path, "no picture", "sample", finished_table, "--out", "x.png")
     for out, says in (
         ("x.docx", r"x\.docx: it must end in \.png or \.svg or \.pdf"),

@@ -20,6 +20,11 @@ _FIELDS = {
     "digits-mlp": f"{_DIGITS} --model.hidden-dims 16 12",
     "digits-convnet": f"{_DIGITS} --model.conv-dims 4 4 --model.dense-dim 16",
     "digits-resnet": f"{_DIGITS} --model.stage-sizes 1 1 --model.width 4",
+    "bible-gpt": (
+        f"{_SHORT} --batch-size 8 --eval-batch-size 16 --model.context 16 --model.num-layers 2 "
+        "--model.num-heads 2 --model.dim 16 "
+        "--data.train-split verses[:200] --data.eval-split verses[-20:]"
+    ),
 }
 
 

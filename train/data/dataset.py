@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -11,7 +11,10 @@ Batch = dict[str, np.ndarray]
 
 @runtime_checkable
 class Source(Protocol):
-    """Random access to rows; a batch is ``{"inputs": [B, ...], "targets": [B]}``."""
+    """Random access to rows; a batch is ``{"inputs": [B, ...], "targets": [B, ...]}``."""
+
+    in_memory: ClassVar[bool]
+    """Whether a gather is so quick that no thread should do it ahead."""
 
     def __len__(self) -> int: ...
 
@@ -26,6 +29,8 @@ class Source(Protocol):
 
 class ArraySource:
     """Columns held in memory: a batch is one vectorised gather."""
+
+    in_memory: ClassVar[bool] = True
 
     def __init__(self, columns: Mapping[str, np.ndarray]):
         self.columns = {name: np.ascontiguousarray(column) for name, column in columns.items()}
@@ -49,6 +54,8 @@ class MixedSource:
     remainder), so a weight above a source's share repeats its rows and one below leaves some for
     the next epoch: see :class:`train.data.pipeline.EpochOrder`.
     """
+
+    in_memory: ClassVar[bool] = False  # its parts say it
 
     def __init__(self, parts: Sequence[Source], weights: Sequence[float] = ()):
         self.parts = tuple(parts)

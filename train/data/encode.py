@@ -1,6 +1,6 @@
 """From decoded record columns to ``inputs`` and ``targets``, the same way for every split."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -82,6 +82,8 @@ def _numeric(column: np.ndarray) -> np.ndarray:
 
 class RecordSource:
     """A split too large for memory: records are read, decoded and checked when wanted."""
+
+    in_memory: ClassVar[bool] = False
 
     def __init__(self, reader: RecordReader, encoder: Encoder):
         self._reader, self._encoder = reader, encoder

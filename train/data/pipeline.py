@@ -17,7 +17,7 @@ import grain
 import jax
 import numpy as np
 
-from train.data.dataset import ArraySource, Batch, MixedSource, Source
+from train.data.dataset import Batch, MixedSource, Source
 from train.errors import UserError
 
 _NO_ROWS = np.zeros(0, np.int64)
@@ -59,6 +59,7 @@ class EpochOrder:
         self.length = sum(self.sizes)
         self.counts = _shares(self.length, weights)
         self.epoch = lru_cache(maxsize=2)(self._epoch)  # a batch touches one epoch or two
+        self.epoch(0)  # sorting millions of rows takes a second, which no step should wait for
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Row numbers at positions ``start`` to ``stop`` of the endless order, int64."""
@@ -97,7 +98,7 @@ def _shares(total: int, weights: tuple[float, ...]) -> list[int]:
 
 
 class _TrainTable:
-    """Batch k as the k-th element of an endless random-access table."""
+    """Batch k as element k of an endless random-access table."""
 
     def __init__(self, source: Source, order: EpochOrder, batch_size: int, shard: tuple[int, int]):
         self._source, self._order, self._batch_size = source, order, batch_size
@@ -106,9 +107,9 @@ class _TrainTable:
     def __len__(self) -> int:
         return sys.maxsize
 
-    def __getitem__(self, k: int) -> Batch:
+    def __getitem__(self, index: int) -> Batch:
         local = self._batch_size // self._count
-        start = k * self._batch_size + self._index * local
+        start = index * self._batch_size + self._index * local
         return self._source.gather(self._order.rows(start, start + local))
 
 
@@ -122,9 +123,9 @@ class _EvalTable:
     def __len__(self) -> int:
         return -(-len(self._source) // self._batch_size)
 
-    def __getitem__(self, k: int) -> Batch:
+    def __getitem__(self, index: int) -> Batch:
         local = self._batch_size // self._count
-        rows = k * self._batch_size + self._index * local + np.arange(local)
+        rows = index * self._batch_size + self._index * local + np.arange(local)
         mask = rows < len(self._source)
         return {**self._source.gather(np.where(mask, rows, 0)), "mask": mask}
 
@@ -229,7 +230,7 @@ class _InMemory:
 def _iterate(table: _TrainTable | _EvalTable, source: Source) -> Any:
     """An iterator over the table with ``get_state`` and ``set_state``; records are read ahead."""
     parts = source.parts if isinstance(source, MixedSource) else (source,)
-    if all(isinstance(part, ArraySource) for part in parts):
+    if all(part.in_memory for part in parts):
         return _InMemory(table)
     threads = os.cpu_count() or 1
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)

@@ -41,20 +41,40 @@ class Prepared:
     """All of the above."""
 
 
+def _describe(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """TFDS's description of a prepared folder, and its features by name."""
+    try:
+        info: Any = tfds.builder_from_directory(folder).info
+        return info, dict(info.features.items())
+    except Exception as error:  # TFDS raises whatever its JSON and proto parsers do
+        raise UserError(
+            f"{folder} is damaged: TFDS cannot read its description ({_line(error)}); "
+            "prepare it again"
+        ) from error
+
+
+def open_text(folder: Path, column: str = "") -> Prepared:
+    """Opens a prepared TFDS folder for one of its text features, the only one by default.
+
+    Raises:
+        UserError: when its description is damaged, or that feature is not text or not named.
+    """
+    info, features = _describe(folder)
+    texts = [name for name, feature in features.items() if isinstance(feature, F.Text)]
+    if column not in texts and (column or len(texts) != 1):
+        wrong = f"has no text feature {column!r}" if column else "does not have one text feature"
+        raise UserError(f"{folder} {wrong}; it has {', '.join(texts) or 'none'}: --data.column")
+    column = column or texts[0]
+    return Prepared(folder, info, {column: features[column]}, column, {column: features[column]})
+
+
 def open_folder(folder: Path) -> Prepared:
     """Opens a prepared TFDS folder.
 
     Raises:
         UserError: when its description is damaged or its features do not fit.
     """
-    try:
-        info: Any = tfds.builder_from_directory(folder).info
-        features: dict[str, Any] = dict(info.features.items())
-    except Exception as error:  # TFDS raises whatever its JSON and proto parsers do
-        raise UserError(
-            f"{folder} is damaged: TFDS cannot read its description ({_line(error)}); "
-            "prepare it again"
-        ) from error
+    info, features = _describe(folder)
     keys: Any = info.supervised_keys or (("image", "label") if "image" in features else None)
     if keys is None or not isinstance(keys[1], str):
         raise UserError(
@@ -211,7 +231,7 @@ def _decode(name: str, feature: Any, values: list[Any], resize: int | None) -> n
             parts = [resize_images(part[None], resize)[0] for part in parts]
         shape = parts[0].shape if parts else tuple(side or resize or 0 for side in feature.shape)
     elif feature.np_dtype in (np.object_, np.str_):
-        return np.array([value[0].decode() for value in values], np.object_)
+        return np.array([_text(name, value[0]) for value in values], np.object_)
     elif values and isinstance(values[0][0], bytes):  # Tensor(encoding="bytes" or "zlib")
         shape = feature.shape
         parts = [feature.decode_example_np(value[0]) for value in values]
@@ -227,6 +247,16 @@ def _decode(name: str, feature: Any, values: list[Any], resize: int | None) -> n
                 + ("set --data.resize" if part.ndim == 3 else "all must agree")
             )
     return np.stack(parts) if parts else np.zeros((0, *shape), feature.np_dtype)
+
+
+def _text(name: str, content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"feature {name!r} holds text that is not UTF-8 (byte {content[error.start]:#04x} in "
+            f"{content[max(error.start - 12, 0) : error.end + 12]!r}); convert it to UTF-8"
+        ) from error
 
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}

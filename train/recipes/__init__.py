@@ -124,4 +124,15 @@ RECIPES: dict[str, Row] = {
         threshold=0.985,
         seconds=300,
     ),
+    "bible-gpt": Row(
+        about="A small GPT that writes English, character by character",
+        module="train.recipes.bible_gpt",
+        model="gpt-nano",
+        task="language-model",
+        dataset="bible",
+        metric="nats_per_char",
+        direction="min",
+        threshold=1.67,
+        seconds=90,
+    ),
 }

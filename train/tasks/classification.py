@@ -16,7 +16,7 @@ from train.errors import UserError
 from train.gradient import Batch, Metrics
 from train.report import Section
 from train.step import Objects
-from train.task import Baseline, Outputs
+from train.task import Baseline, Outputs, SampleRequest
 from train.tasks.supervised import Supervised
 
 
@@ -159,8 +159,8 @@ class Classification(Supervised):
         probabilities = jax.nn.softmax(self.forward(objects, inputs))
         return {"probabilities": probabilities, "label": probabilities.argmax(-1)}
 
-    def sample(self, objects: Objects, num: int, out: Path | None) -> list[dict[str, Any]]:
-        rows = self.held_out(num)
+    def sample(self, objects: Objects, request: SampleRequest) -> list[dict[str, Any]]:
+        rows, out = self.held_out(request), request.out
         batch = self.data.eval.gather(rows)
         probabilities = np.asarray(
             self.predict(objects, jnp.asarray(batch["inputs"]))["probabilities"]
@@ -171,7 +171,7 @@ class Classification(Supervised):
                 raise UserError(
                     f"--out {out}: {self.data.name} holds no images to draw; leave it out"
                 )
-            titles = self._titles(range(num), outputs)
+            titles = self._titles(range(len(rows)), outputs)
             figures.image_grid_figure(batch["inputs"], titles).savefig(out)
         names = self.data.class_names
         return [

@@ -15,7 +15,7 @@ from train.gradient import Batch, Metrics
 from train.losses import mean_squared_error
 from train.report import Section
 from train.step import Objects
-from train.task import Baseline, Outputs
+from train.task import Baseline, Outputs, SampleRequest
 from train.tasks.supervised import Supervised
 
 
@@ -76,10 +76,12 @@ class Regression(Supervised):
     def predict(self, objects: Objects, inputs: jax.Array) -> dict[str, jax.Array]:
         return {"value": self.forward(objects, inputs)[:, 0]}
 
-    def sample(self, objects: Objects, num: int, out: Path | None) -> list[dict[str, Any]]:
-        if out is not None:
-            raise UserError(f"--out {out}: predictions of numbers have no picture; leave it out")
-        rows = self.held_out(num)
+    def sample(self, objects: Objects, request: SampleRequest) -> list[dict[str, Any]]:
+        if request.out is not None:
+            raise UserError(
+                f"--out {request.out}: predictions of numbers have no picture; leave it out"
+            )
+        rows = self.held_out(request)
         batch = self.data.eval.gather(rows)
         predicted = np.asarray(self.predict(objects, jnp.asarray(batch["inputs"]))["value"])
         return [

@@ -1,14 +1,16 @@
 """Repeated blocks, in one place: a readable loop, or one scan over stacked parameters."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-X = Float[Array, "B T D"]
+Activations = Float[Array, "B T D"]
+# What goes from block to block: activations, or these and a loss that each block adds to.
+X = TypeVar("X", Activations, tuple[Activations, Float[Array, ""]])
 
 
 class Stack(nnx.Module):
@@ -50,7 +52,7 @@ class Stack(nnx.Module):
         layers = nnx.state(self.blocks), keys
         return jax.lax.scan(lambda x, layer_: (layer(layer_[0], x, layer_[1]), None), x, layers)[0]
 
-    def _layer(self, block: Any, args: tuple[Any, ...]) -> Callable[..., X]:
+    def _layer(self, block: Any, args: tuple[Any, ...]) -> Callable[..., Any]:
         """One block as a function of its parameters, its input and its key."""
         if not (self.scan or self.remat):
             return lambda state, x, key: block(x, *args, rngs=_rngs(key))
@@ -61,7 +63,7 @@ class Stack(nnx.Module):
 
         return jax.checkpoint(layer) if self.remat else layer
 
-    def step(self, x: X, caches: Any, *args: Any) -> tuple[X, Any]:
+    def step(self, x: Activations, caches: Any, *args: Any) -> tuple[Activations, Any]:
         """Each block is called as `block.step(x, cache, *args)`, with a cache of its own."""
         if not self.scan:
             after = []

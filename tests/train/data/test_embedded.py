@@ -106,8 +106,9 @@ def test_cancer_split_is_stratified():
 def test_every_file_has_its_digest():
     from train.data.builders import FOLDER
 
-    files = {path.name for path in FOLDER.iterdir() if path.suffix in (".csv", ".gz")}
-    assert files == set(SHA256) and {name.split(".")[0] for name in files} == set(NAMES)
+    files = {path.name for path in FOLDER.iterdir() if path.suffix in (".csv", ".gz", ".xz")}
+    assert files == set(SHA256)
+    assert {name.partition(".")[0].removesuffix("_en_es") for name in files} == set(NAMES)
 
 
 def test_a_corrupt_file_is_named(tmp_path, monkeypatch):

@@ -1,0 +1,175 @@
+"""Language modelling: the probability of each token given those before it."""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from train import baselines, figures
+from train.config import Recipe
+from train.data.text import RunningText, load_text
+from train.data.tokenizer import encode, load_tokenizer, unknown_characters
+from train.errors import UserError
+from train.gradient import Batch, Metrics
+from train.report import Section, Table
+from train.step import Objects
+from train.task import Baseline, Outputs, SampleRequest
+from train.tasks.network import Network
+from zoo.functional.attention import attention, attention_weights
+from zoo.functional.generate import generate
+from zoo.functional.sampling import sample
+
+TOKENIZER = "tokenizer.json"
+NUM_DRAWN = 32  # tokens of the sentence whose attention is drawn
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModelConfig:
+    """What a language model is compared with."""
+
+    baseline: Literal["none", "4-gram"] = "4-gram"  # what it must beat
+
+
+class LanguageModel(Network):
+    """Minimises ``-1/T Σ_t log p(x_t | x_<t)`` (Bengio et al. 2003, section 2), in nats a token."""
+
+    summary_metric = "train/perplexity"
+    data: RunningText
+
+    @classmethod
+    def load(cls, recipe: Recipe, folder: Path | None = None) -> RunningText:
+        tokenizer = load_tokenizer(folder / TOKENIZER) if folder else None
+        return load_text(recipe.data, recipe.model.context, tokenizer)
+
+    @property
+    def config(self) -> LanguageModelConfig:
+        return self.recipe.task
+
+    @property
+    def context(self) -> int:
+        return self.recipe.model.context
+
+    def files(self) -> dict[str, str]:
+        return {TOKENIZER: self.data.tokenizer.to_str(pretty=True)}
+
+    def build(self, rngs: nnx.Rngs) -> Objects:
+        return self.network(self.recipe.model.for_vocab(self.data.tokenizer.get_vocab_size()), rngs)
+
+    def loss(self, model, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        logits = model(batch["inputs"], rngs=nnx.Rngs(dropout=key))
+        loss = self.ops.softmax_cross_entropy(logits, batch["targets"]).mean()
+        return loss, {"train/perplexity": jnp.exp(loss)}
+
+    def eval_step(self, objects: Objects, batch: Batch) -> dict[str, jax.Array]:
+        logits = self.trained(objects)(batch["inputs"])
+        losses = self.ops.softmax_cross_entropy(logits, batch["targets"])
+        return {"loss": losses.mean(-1)}
+
+    def summarise(self, outputs: Outputs) -> dict[str, float]:
+        loss = float(outputs["loss"].mean(dtype=np.float64))
+        return {
+            "loss": loss,
+            "perplexity": math.exp(loss),
+            "nats_per_char": loss / self.data.chars_per_token,
+        }
+
+    def baseline(self, folder: Path) -> Baseline | None:
+        if self.config.baseline == "none":
+            return None
+        return baselines.interpolated_ngram(self.data, order=4)
+
+    def predict(self, objects: Objects, inputs: jax.Array) -> dict[str, jax.Array]:
+        logits = self.trained(objects)(inputs)[:, -1].astype(jnp.float32)
+        return {"probabilities": jax.nn.softmax(logits), "next": logits.argmax(-1)}
+
+    def sections(self, objects: Objects, outputs: Outputs) -> list[Section]:
+        request = SampleRequest(num=1, length=400)
+        written = self.sample(objects, request)[0]
+        text = written["prompt"] + written["text"]
+        return [
+            Section(
+                "A text that it wrote",
+                f"{request.length} tokens drawn from its own distribution at temperature "
+                f"{request.temperature:g}, after {written['prompt']!r}.",
+                Table(("text",), [(line,) for line in text.splitlines() if line]),
+            ),
+            *self._attention_sections(objects),
+        ]
+
+    def _attention_sections(self, objects: Objects) -> list[Section]:
+        """Where the heads of the first and the last layer look, in a held-out sentence."""
+        seen: list[jax.Array] = []
+
+        def showing(q, k, v, mask=None, bias=None):
+            seen.append(attention_weights(q, k, mask, bias))
+            return attention(q, k, v, mask, bias)
+
+        tokens = self.data.eval.tokens[: min(NUM_DRAWN, self.context)]
+        model = nnx.view(self.trained(objects), attention=showing, raise_if_not_found=False)
+        model(jnp.asarray(tokens)[None])
+        if len(seen) != self.recipe.model.num_layers:  # no attention, or scanned layers
+            return []
+        words = [self.data.tokenizer.decode([token]) for token in tokens]
+        return [
+            Section(
+                f"Attention in layer {layer + 1}",
+                "Each row is a token, each column a token it may look at; darker is more weight. "
+                f"The first {min(4, seen[layer].shape[1])} heads, on held-out text.",
+                figures.attention_figure(np.asarray(seen[layer][0, :4]), words),
+            )
+            for layer in sorted({0, len(seen) - 1})
+        ]
+
+    def sample(self, objects: Objects, request: SampleRequest) -> list[dict[str, Any]]:
+        """Texts that go on from a prompt, a line break by default.
+
+        The model sees the last half of its context at most: when the context is full, it goes on
+        from that half. A prompt longer than that is cut at its start, and the row says so.
+        """
+        if request.out is not None:
+            raise UserError(f"--out {request.out}: a text is printed and not drawn; leave it out")
+        prompt = "\n" if request.prompt is None else request.prompt
+        if not prompt:
+            raise UserError("--prompt is empty; give at least one character, or leave it out")
+        if unknown := unknown_characters(self.data.tokenizer, prompt):
+            raise UserError(
+                f"--prompt holds {', '.join(map(repr, unknown))}, which the train split never "
+                "held; write it with other characters"
+            )
+        num = request.num or 1
+        seen = max(self.context // 2, 1)
+        ids = encode(self.data.tokenizer, [prompt])[0]
+        model = self.trained(objects)
+        choose = partial(
+            sample,
+            temperature=request.temperature,
+            top_k=request.top_k,
+            top_p=request.top_p,
+        )
+
+        @jax.jit
+        def go_on(prompts, lengths, key):
+            caches = model.empty_caches(num, self.context)
+            new = self.context - seen
+            return generate(model.step, caches, prompts, lengths, new, choose, key)
+
+        texts = np.repeat(ids[None], num, axis=0)
+        key = jax.random.key(request.seed)
+        while texts.shape[1] < len(ids) + request.length:
+            key, now = jax.random.split(key)
+            last = texts[:, -seen:]
+            padded = np.pad(last, ((0, 0), (0, seen - last.shape[1])))
+            lengths = jnp.full(num, last.shape[1])
+            texts = np.concatenate([texts, np.asarray(go_on(padded, lengths, now))], axis=1)
+        texts = texts[:, len(ids) : len(ids) + request.length]
+        cut = {"prompt_tokens_unseen": len(ids) - seen} if len(ids) > seen else {}
+        return [
+            {"prompt": prompt, **cut, "text": self.data.tokenizer.decode(row.tolist())}
+            for row in texts
+        ]

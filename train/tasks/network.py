@@ -1,0 +1,56 @@
+"""What all tasks with one network and one optimiser share: their training step."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+import zoo
+from train.gradient import Batch, Metrics, Sync, value_and_grad
+from train.optim import Optimizer
+from train.step import Objects
+from train.task import Task
+
+
+class Network(Task):
+    """One network, one loss, one optimiser; ``objects`` may hold statistics beside them."""
+
+    def network(self, config, rngs: nnx.Rngs) -> Objects:
+        """The network of a model config, its optimiser, and the random streams of its steps."""
+        model = zoo.build(config, rngs=rngs, ops=self.ops)
+        return {
+            "model": model,
+            "optimizer": Optimizer(model, self.recipe.optim, self.recipe.steps),
+            "rngs": nnx.Rngs(dropout=rngs.dropout(), augment=rngs.augment()),
+        }
+
+    def loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        """The mean loss over a prepared batch, and other metrics of it."""
+        raise NotImplementedError
+
+    def prepare(self, objects: Objects, batch: Batch) -> Batch:
+        """The batch as the network takes it: augmented, masked or standardised on the device."""
+        del objects
+        return batch
+
+    def train_step(self, objects: Objects, batch: Batch, sync: Sync) -> Metrics:
+        model, optimizer = objects["model"], objects["optimizer"]
+        lr = optimizer.learning_rate()
+        metrics, grads = value_and_grad(
+            self.loss,
+            nnx.view(model, deterministic=False, sync=sync, raise_if_not_found=False),
+            self.prepare(objects, batch),
+            objects["rngs"].dropout(),
+            sync=sync,
+            dtype=self.recipe.compute_dtype,
+            num_microbatches=self.recipe.num_microbatches,
+        )
+        optimizer.update(model, grads)
+        norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
+        return {**metrics, "train/grad_norm": norm, "train/learning_rate": lr}
+
+    def trained(self, objects: Objects) -> Any:
+        """The network without dropout, with averaged weights if the optimiser keeps them."""
+        model = objects["optimizer"].averaged(objects["model"])
+        return nnx.view(model, deterministic=True, raise_if_not_found=False)
