@@ -35,6 +35,7 @@ BLOCK = re.compile(
 NOT_RECORDED = "not recorded yet"
 MODEL_PAGES = {"linear": "Linear and logistic regression", "mlp": "Multilayer perceptron"}
 MODEL_PAGES |= {"convnet": "ConvNet", "resnet": "ResNet"}
+MODEL_PAGES |= {"lstm": "LSTM"}
 # The parts that a model is made of, by the names of the files that test them.
 TESTED_BY = {
     "linear": (
@@ -80,6 +81,7 @@ TESTED_BY = {
         "conv",
         "pooling",
     ),
+    "lstm": ("lstm", "recurrent", "torch_recurrent", "embed", "dropout"),
 }
 
 

@@ -161,6 +161,8 @@ class LSTM(_Recurrent):
 
         super().__init__(build, in_dim, dim, num_layers, bidirectional, dropout_rate)
 
+    __call__ = _Recurrent.__call__  # on the class itself, where `zoo.summarize` looks for it
+
     def initial_state(self, batch: int) -> LSTMState:
         """All zeros, in float32 whatever the input."""
         zeros = jnp.zeros((len(self.passes), batch, self.dim))
@@ -185,6 +187,8 @@ class GRU(_Recurrent):
 
         super().__init__(build, in_dim, dim, num_layers, bidirectional, dropout_rate)
 
+    __call__ = _Recurrent.__call__  # on the class itself, where `zoo.summarize` looks for it
+
 
 class RNN(_Recurrent):
     """The simple recurrent network (Elman 1990) with tanh, in layers."""
@@ -203,6 +207,8 @@ class RNN(_Recurrent):
             return _RNNPass(width, dim, 1, rngs)
 
         super().__init__(build, in_dim, dim, num_layers, bidirectional, dropout_rate)
+
+    __call__ = _Recurrent.__call__  # on the class itself, where `zoo.summarize` looks for it
 
 
 def _param(rngs: nnx.Rngs, dim: int, *shape: int) -> nnx.Param:
