@@ -96,7 +96,7 @@ def test_an_evaluation_changes_nothing(resnet):
 
 def test_batch_norm_takes_the_moments_of_its_batch(resnet):
     task, program, batches = resnet
-    batch, objects = next(batches), program.objects()
+    batch, objects = jax.device_put(next(batches)), program.objects()
     norm = objects["model"].stem.norm
     before = np.asarray(norm.mean[...]), np.asarray(norm.var[...])
     program.train(batch)
