@@ -27,7 +27,7 @@ def arguments(spec, dtype="float32"):
     return x, random(state, 1), random(state, 2), w_x, w_h, random((4 * spec.dim,), 5, dtype)
 
 
-def compare(spec, kind: Literal["leaf", "bf16"] = "leaf", **options):
+def assert_as_reference(spec, kind: Literal["leaf", "bf16"] = "leaf", **options):
     """Outputs, last h and last c side by side; there is no forward-mode derivative."""
 
     def flat(function):
@@ -47,7 +47,7 @@ def compare(spec, kind: Literal["leaf", "bf16"] = "leaf", **options):
 def test_named_shapes(name):
     """Each real shape, with fewer sequences and steps: the code path stays the same."""
     spec = dataclasses.replace(SPECS[name], batch=2, steps=min(SPECS[name].steps, 12))
-    compare(spec)
+    assert_as_reference(spec)
 
 
 @settings(max_examples=6, deadline=None)
@@ -67,7 +67,7 @@ def test_drawn_shapes(batch, steps, in_dim, dim, reverse, padding, kind):
         row = jnp.array([bool(padding >> t & 1) for t in range(steps)])
         mask = jnp.stack([jnp.roll(row, shift) for shift in range(batch)])
     spec = LSTMSpec(batch=batch, steps=steps, in_dim=in_dim, dim=dim)
-    compare(spec, kind=kind, mask=mask, reverse=reverse)
+    assert_as_reference(spec, kind=kind, mask=mask, reverse=reverse)
 
 
 def test_no_gradient_reaches_the_padding():

@@ -1,6 +1,6 @@
 """Recurrent networks: one step of each as its paper prints it, and whole sequences by `lax.scan`.
 
-Vectors are rows, so that an affine map reads `x W + b`; gates lie side by side along the last axis.
+Vectors are rows, an affine map is `x W + b`; gates lie side by side along the last axis.
 Over a sequence, `x W_x` is one product for all steps, taken before the scan: only `h W_h` must wait
 for the step before it. Where a mask is False the step does not happen: the state stays, the output
 is 0. So padding changes no answer, and a reversed scan begins at the last step that is real, as
@@ -80,20 +80,10 @@ def lstm(
     mask: Mask = None,
     reverse: bool = False,
 ) -> tuple[Outputs, tuple[State, State]]:
-    """`lstm_cell` over the steps of a sequence.
+    """`lstm_cell` over the steps of a sequence: every output, and the last state `(h_T, c_T)`.
 
-    Args:
-        x: inputs.
-        h0: first output that the gates see.
-        c0: first cell.
-        w_x: from the input to the four gates.
-        w_h: from the last output to the four gates.
-        b: of the four gates.
-        mask: False where there is no step; None for all True.
-        reverse: from the last step to the first; outputs still stand at their own steps.
-
-    Returns:
-        The output of every step, and the state after the last, `(h_T, c_T)`.
+    Where `mask` is False there is no step. With `reverse` the last step comes first; outputs still
+    stand at their own steps.
     """
 
     def step(carry: tuple[State, State], a: Array) -> tuple[State, State]:
