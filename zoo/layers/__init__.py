@@ -4,6 +4,7 @@ from zoo.layers.attention import KVCache, MultiHeadAttention
 from zoo.layers.conv import Conv, ConvTranspose
 from zoo.layers.dropout import Dropout
 from zoo.layers.embed import Embed
+from zoo.layers.experts import Experts
 from zoo.layers.feed_forward import FeedForward, GatedFeedForward
 from zoo.layers.linear import Linear
 from zoo.layers.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
@@ -20,6 +21,7 @@ __all__ = [
     "ConvTranspose",
     "Dropout",
     "Embed",
+    "Experts",
     "FeedForward",
     "GatedFeedForward",
     "GroupNorm",
