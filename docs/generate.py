@@ -35,7 +35,8 @@ BLOCK = re.compile(
 NOT_RECORDED = "not recorded yet"
 MODEL_PAGES = {"linear": "Linear and logistic regression", "mlp": "Multilayer perceptron"}
 MODEL_PAGES |= {"convnet": "ConvNet", "resnet": "ResNet"}
-MODEL_PAGES |= {"lstm": "LSTM"}
+MODEL_PAGES |= {"lstm": "LSTM", "gpt": "GPT", "llama": "Llama", "bert": "BERT"}
+MODEL_PAGES |= {"transformer": "Encoder-decoder Transformer"}
 # The parts that a model is made of, by the names of the files that test them.
 TESTED_BY = {
     "linear": (
@@ -82,6 +83,10 @@ TESTED_BY = {
         "pooling",
     ),
     "lstm": ("lstm", "recurrent", "torch_recurrent", "embed", "dropout"),
+    "gpt": ("gpt", "transformers_gpt2", "attention", "sampling", "norm", "dropout"),
+    "llama": ("llama", "transformers_llama", "attention", "experts", "norm"),
+    "bert": ("bert", "transformers_bert", "attention", "viterbi", "spans", "norm", "dropout"),
+    "transformer": ("transformer", "attention", "beam_search", "norm", "dropout"),
 }
 
 
@@ -312,7 +317,10 @@ def status(context: Context) -> str:
                 _tests(
                     context, f"tests/zoo/models/test_{module}.py", "tests/zoo/models/test_models.py"
                 ),
-                _tests(context, "tests/parity/test_torch_models.py"),
+                _tests(
+                    context,
+                    *(f"tests/parity/test_{part}.py" for part in TESTED_BY[module]),
+                ),
                 ", ".join(f"`{name}`" for name in recipes),
                 f"{passed} of {len(recipes)}",
             )
