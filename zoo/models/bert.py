@@ -56,7 +56,7 @@ class BERTConfig:
 
     @classmethod
     def nano(cls) -> "BERTConfig":
-        """4 layers of 128 for small texts: 1.8 million parameters at 8000 words."""
+        """4 layers of 128 for small texts: 1.9 million parameters at 8000 words."""
         return cls(vocab_size=8000, context=128, num_layers=4, num_heads=4, dim=128, hidden_dim=512)
 
     @classmethod

@@ -64,26 +64,9 @@ def test_padding_never_changes_an_answer(model):
     assert_close(run(model, SOURCE[1:, :5], TARGET[1:]), padded[1:])
 
 
-@pytest.mark.parametrize("remat", [False, True])
-def test_a_scan_is_the_loop(model, remat):
-    other = scanned(model, remat=remat)
+def test_a_scan_is_the_loop(model):
+    other = scanned(model, remat=True)
     assert_close(run(other, lengths=LENGTHS), run(model, lengths=LENGTHS))
-
-    @jax.jit
-    def gradient(model):
-        def loss(model):
-            return jnp.sum(jnp.cos(model(SOURCE, TARGET)))
-
-        return nnx.grad(loss)(model)
-
-    stack, loop = by_path(gradient(other)), by_path(gradient(model))
-    for layer in range(CONFIG.num_layers):
-        path = "cross.qkv.kernel"
-        assert_close(
-            stack[f"decoder.blocks.{path}"][layer],
-            loop[f"decoder.blocks.{layer}.{path}"],
-            kind="composite",
-        )
 
 
 @pytest.mark.parametrize(
@@ -131,8 +114,17 @@ def test_dropout_is_drawn_anew_with_each_key():
     model = build(dropout_rate=0.3)
     y = run(model, key=jax.random.key(0))
     assert not np.allclose(y, run(model, key=jax.random.key(1)))
-    assert_close(run(scanned(model), key=jax.random.key(0)), y)
     assert_close(run(nnx.view(model, deterministic=True)), run(build()))
+
+
+def test_bfloat16_parameters_make_a_bfloat16_model(model):
+    """In a scan, too, whose carry may not change its dtype."""
+    narrow = scanned(model)
+    state = jax.tree.map(lambda x: x.astype(jnp.bfloat16), nnx.state(narrow))
+    y = run(nnx.merge(nnx.split(narrow)[0], state))
+    assert y.dtype == jnp.bfloat16
+    wide = run(model)
+    assert jnp.linalg.norm(y - wide) < 0.05 * jnp.linalg.norm(wide)
 
 
 def test_sizes():
