@@ -14,17 +14,18 @@ _DIGITS = (
     f"{_SHORT} --batch-size 16 --eval-batch-size 30 "
     "--data.train-split train[:200] --data.eval-split test[:50]"
 )
+_VERSES = (
+    f"{_SHORT} --batch-size 8 --eval-batch-size 16 --task.window 16 "
+    "--data.train-split verses[:200] --data.eval-split verses[-20:]"
+)
 _FIELDS = {
     "linear-diabetes": f"{_SHORT} --batch-size 50",
     "logistic-cancer": f"{_SHORT} --batch-size 50",
     "digits-mlp": f"{_DIGITS} --model.hidden-dims 16 12",
     "digits-convnet": f"{_DIGITS} --model.conv-dims 4 4 --model.dense-dim 16",
     "digits-resnet": f"{_DIGITS} --model.stage-sizes 1 1 --model.width 4",
-    "bible-gpt": (
-        f"{_SHORT} --batch-size 8 --eval-batch-size 16 --model.context 16 --model.num-layers 2 "
-        "--model.num-heads 2 --model.dim 16 "
-        "--data.train-split verses[:200] --data.eval-split verses[-20:]"
-    ),
+    "bible-gpt": f"{_VERSES} --model.num-layers 2 --model.num-heads 2 --model.dim 16",
+    "bible-lstm-lm": f"{_VERSES} --model.dim 16",
 }
 
 

@@ -53,12 +53,12 @@ class RunningText:
     cleaning: Cleaning = field(default_factory=Cleaning)
 
 
-def load_text(config: TextConfig, context: int, tokenizer: Tokenizer | None = None) -> RunningText:
-    """Reads, cleans and tokenises a text set for windows of ``context`` tokens.
+def load_text(config: TextConfig, window: int, tokenizer: Tokenizer | None = None) -> RunningText:
+    """Reads, cleans and tokenises a text set for windows of ``window`` tokens.
 
     Args:
         config: what to read.
-        context: tokens of a window.
+        window: how many tokens are learnt from at a time.
         tokenizer: to use instead of one trained on the train split.
 
     Raises:
@@ -77,12 +77,12 @@ def load_text(config: TextConfig, context: int, tokenizer: Tokenizer | None = No
         lines.append(joined(kept))
     tokenizer = tokenizer or train_tokenizer(config.tokenizer, config.vocab_size, lines[0])
     train, held_out = (np.concatenate(encode(tokenizer, part)) for part in lines)
-    sources = WindowSource(train, context, 1), WindowSource(held_out, context, context)
+    sources = WindowSource(train, window, 1), WindowSource(held_out, window, window)
     for split, source in zip((config.train_split, config.eval_split), sources, strict=True):
         if not len(source):
             raise UserError(
                 f"split {split!r} of {prepared.folder} has {len(source.tokens)} tokens, fewer than "
-                f"one window of {context} and its next; give more text or a smaller model.context"
+                f"one window of {window} and its next; give more text or a smaller task.window"
             )
     return RunningText(
         name=config.name,

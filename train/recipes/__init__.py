@@ -135,4 +135,15 @@ RECIPES: dict[str, Row] = {
         threshold=1.67,
         seconds=90,
     ),
+    "bible-lstm-lm": Row(
+        about="Two LSTMs that write English, character by character",
+        module="train.recipes.bible_lstm_lm",
+        model="lstm-lm",
+        task="language-model",
+        dataset="bible",
+        metric="nats_per_char",
+        direction="min",
+        threshold=Relative(),
+        seconds=180,
+    ),
 }

@@ -31,9 +31,14 @@ NUM_DRAWN = 32  # tokens of the sentence whose attention is drawn
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModelConfig:
-    """What a language model is compared with."""
+    """What a language model learns from, and what it is compared with."""
 
+    window: int = 64  # tokens that it learns from at a time, at most the model's context
     baseline: Literal["none", "4-gram"] = "4-gram"  # what it must beat
+
+    def __post_init__(self):
+        if self.window < 2:
+            raise ValueError(f"window={self.window} must be at least 2 tokens")
 
 
 class LanguageModel(Network):
@@ -45,15 +50,17 @@ class LanguageModel(Network):
     @classmethod
     def load(cls, recipe: Recipe, folder: Path | None = None) -> RunningText:
         tokenizer = load_tokenizer(folder / TOKENIZER) if folder else None
-        return load_text(recipe.data, recipe.model.context, tokenizer)
+        context = getattr(recipe.model, "context", None)  # what has a state has no longest text
+        if context is not None and recipe.task.window > context:
+            raise UserError(
+                f"task.window={recipe.task.window} is more than model.context={context}; set them "
+                "to the same number"
+            )
+        return load_text(recipe.data, recipe.task.window, tokenizer)
 
     @property
     def config(self) -> LanguageModelConfig:
         return self.recipe.task
-
-    @property
-    def context(self) -> int:
-        return self.recipe.model.context
 
     def files(self) -> dict[str, str]:
         return {TOKENIZER: self.data.tokenizer.to_str(pretty=True)}
@@ -110,7 +117,7 @@ class LanguageModel(Network):
             seen.append(attention_weights(q, k, mask, bias))
             return attention(q, k, v, mask, bias)
 
-        tokens = self.data.eval.tokens[: min(NUM_DRAWN, self.context)]
+        tokens = self.data.eval.tokens[: min(NUM_DRAWN, self.config.window)]
         model = nnx.view(self.trained(objects), attention=showing, raise_if_not_found=False)
         model(jnp.asarray(tokens)[None])
         if len(seen) != self.recipe.model.num_layers:  # no attention, or scanned layers
@@ -129,8 +136,8 @@ class LanguageModel(Network):
     def sample(self, objects: Objects, request: SampleRequest) -> list[dict[str, Any]]:
         """Texts that go on from a prompt, a line break by default.
 
-        The model sees the last half of its context at most: when the context is full, it goes on
-        from that half. A prompt longer than that is cut at its start, and the row says so.
+        The model sees a window of tokens: when it is full, writing goes on from its last half. Of a
+        prompt longer than that half the start is not seen, and the row says how much.
         """
         if request.out is not None:
             raise UserError(f"--out {request.out}: a text is printed and not drawn; leave it out")
@@ -143,7 +150,8 @@ class LanguageModel(Network):
                 "held; write it with other characters"
             )
         num = request.num or 1
-        seen = max(self.context // 2, 1)
+        window = self.config.window
+        seen = window // 2
         ids = encode(self.data.tokenizer, [prompt])[0]
         model = self.trained(objects)
         choose = partial(
@@ -153,20 +161,17 @@ class LanguageModel(Network):
             top_p=request.top_p,
         )
 
-        @jax.jit
-        def go_on(prompts, lengths, key):
-            caches = model.empty_caches(num, self.context)
-            new = self.context - seen
-            return generate(model.step, caches, prompts, lengths, new, choose, key)
+        @jax.jit  # compiled twice: for the prompt, and for the half window that it goes on from
+        def go_on(prompts, key):
+            caches = model.empty_caches(num, window)
+            lengths = jnp.full(num, prompts.shape[1])
+            return generate(model.step, caches, prompts, lengths, window - seen, choose, key)
 
         texts = np.repeat(ids[None], num, axis=0)
         key = jax.random.key(request.seed)
         while texts.shape[1] < len(ids) + request.length:
             key, now = jax.random.split(key)
-            last = texts[:, -seen:]
-            padded = np.pad(last, ((0, 0), (0, seen - last.shape[1])))
-            lengths = jnp.full(num, last.shape[1])
-            texts = np.concatenate([texts, np.asarray(go_on(padded, lengths, now))], axis=1)
+            texts = np.concatenate([texts, np.asarray(go_on(texts[:, -seen:], now))], axis=1)
         texts = texts[:, len(ids) : len(ids) + request.length]
         cut = {"prompt_tokens_unseen": len(ids) - seen} if len(ids) > seen else {}
         return [

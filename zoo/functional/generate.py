@@ -33,7 +33,8 @@ def generate(
         key: one seed for all draws.
     """
     logits, caches = step(prompts, caches)
-    # What the padding wrote lies beyond each row's length: the next tokens overwrite it.
+    # What the padding wrote lies beyond each row's length: the next tokens overwrite it. A state
+    # that has no length cannot be rewound, so there the prompts must all be whole.
     caches = set_lengths(caches, lengths)
     logits = jnp.take_along_axis(logits, (lengths - 1)[:, None, None], axis=1)[:, 0]
 
@@ -49,12 +50,14 @@ def generate(
 
 
 def set_lengths(caches: Any, lengths: Int[Array, " B"]) -> Any:
-    """Every cache of the tree with the lengths given."""
+    """Every cache of the tree with the lengths given; a state without a length stays as it is."""
 
     def is_cache(node: Any) -> bool:
         return hasattr(node, "length")
 
     def set_length(cache: Any) -> Any:
+        if not is_cache(cache):
+            return cache
         length = jnp.broadcast_to(lengths, cache.length.shape).astype(cache.length.dtype)
         return dataclasses.replace(cache, length=length)
 

@@ -241,6 +241,11 @@ class LSTMLanguageModel(nnx.Module):
         """The state before the first token of so many texts."""
         return self.lstm.initial_state(batch)
 
+    def empty_caches(self, batch_size: int, num_tokens: int) -> LSTMState:
+        """The same by the name that Transformers have for it; no state grows with the text."""
+        del num_tokens
+        return self.initial_state(batch_size)
+
 
 def _mask(inputs: Array, lengths: Lengths) -> Bool[Array, "B T"] | None:
     """True at the steps that are real."""

@@ -78,7 +78,7 @@ def write(tmp_path, train, test, **features):
 def test_a_prepared_set_of_text(tmp_path):
     folder = write(tmp_path, ["one two", "", "three"], [" ", "two three one"])
     config = TextConfig(data_dir=folder, tokenizer="character")
-    text = load_text(config, context=4)
+    text = load_text(config, window=4)
     decoded = text.tokenizer.decode(text.train.tokens.tolist())
     assert decoded == "one two\nthree\n"
     assert text.cleaning.missing_dropped == 2 and text.cleaning.train_rows == 2
@@ -96,13 +96,13 @@ def test_a_prepared_set_of_text(tmp_path):
 def test_text_that_does_not_do(tmp_path, train, test, message):
     folder = write(tmp_path, train, test)
     with pytest.raises(UserError, match=message):
-        load_text(TextConfig(data_dir=folder, tokenizer="character"), context=4)
+        load_text(TextConfig(data_dir=folder, tokenizer="character"), window=4)
 
 
 def test_a_column_that_is_not_there(tmp_path):
     folder = write(tmp_path, ["a b c d e"], ["a b c d e"])
     with pytest.raises(UserError, match="has no text feature 'en'; it has text"):
-        load_text(TextConfig(data_dir=folder, column="en"), context=4)
+        load_text(TextConfig(data_dir=folder, column="en"), window=4)
 
 
 def test_wrong_settings():
