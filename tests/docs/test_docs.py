@@ -166,7 +166,8 @@ def test_commands_are_understood(line):
         kind, default = cli.run_options(name)
         options.parse(kind, prog, [cli._alias(argument) for argument in rest], default)
     else:
-        kind = {"eval": cli.Eval, "sample": cli.Sample, "export": cli.Export}[verb]
+        kinds = {"eval": cli.Eval, "sample": cli.sample_options(), "export": cli.Export}
+        kind = kinds[verb]
         options.parse(kind, prog, arguments)
 
 
