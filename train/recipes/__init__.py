@@ -122,7 +122,7 @@ RECIPES: dict[str, Row] = {
         metric="accuracy",
         direction="max",
         threshold=0.985,
-        seconds=300,
+        seconds=720,
     ),
     "bible-gpt": Row(
         about="A small GPT that writes English, character by character",

@@ -1,4 +1,4 @@
-"""ResNet-18 with the CIFAR stem on 4,000 handwritten digits, about ten minutes on two cores.
+"""ResNet-18 with the CIFAR stem on 4,000 handwritten digits, about twelve minutes on two cores.
 
     python -m train run digits-resnet
     python -m train run digits-resnet --data tfds:cifar10 --data.resize 32 --task.augment.flip

@@ -7,7 +7,7 @@
 The last output of a sequence is that of its own last step, `lengths - 1`; what stands after it is
 padding and changes nothing.
 
-Differs from the papers: Adam-era starts, that is weights of U(±1/√H) and forget gates whose bias
+Differs from the papers: weights start as U(±1/√H), and the bias of the forget gates
 starts 1 higher (Jozefowicz et al. 2015, sec. 2.2); the language model is Zaremba et al. 2014, with
 dropout on the vertical connections only, and may tie its output to its embedding
 (Press & Wolf 2017).
