@@ -25,6 +25,7 @@ from train.checkpoint import Checkpoints
 from train.config import Recipe
 from train.data import eval_batches, to_device, train_batches
 from train.errors import UserError
+from train.gradient import Metrics
 from train.metric_log import MetricLog
 from train.progress import Display, standard_error
 from train.recipes import RECIPES, Row
@@ -123,7 +124,7 @@ class Trainer:
         self.resume: Resume = resume
         self.shutdown, self.console = shutdown, console
         self.seconds: dict[str, float] = {phase: 0.0 for phase in PHASES}
-        self.data_wait = 0.0  # seconds the loop stood still for want of a batch
+        self.data_wait = 0.0  # seconds, at most, that the device stood still for want of a batch
         self.window: dict[str, float] = {}  # sums since the last line of metrics.jsonl
         self.window_steps = 0
         self.step = 0
@@ -197,7 +198,10 @@ class Trainer:
             with self.clock("train"):
                 start = time.perf_counter()
                 batch = next(self.batches)
-                self.data_wait += time.perf_counter() - start
+                # While the step in flight computes, fetching costs nothing. Where it has ended, the
+                # device may have stood still for as long as the fetch took.
+                if not flying or _is_done(flying[-1][2]):
+                    self.data_wait += time.perf_counter() - start
                 self.step += 1
                 flying.append((self.step, batch, self.program.train(batch)))
                 stops = self.shutdown.requested  # asked once: a request may come at any line below
@@ -313,6 +317,13 @@ class Trainer:
         result.write_json(self.folder.path / "result.json", summary)
         write_report(self.folder.path, task.sections(objects, outputs))
         return summary
+
+
+def _is_done(metrics: Metrics) -> bool:
+    """Whether a step's metrics are there; nothing is waited for."""
+    # Every array has `is_ready`, though the annotations of JAX lack it; test_step would miss it.
+    arrays: list[Any] = list(metrics.values())
+    return all(array.is_ready() for array in arrays)
 
 
 def _short(name: str) -> str:

@@ -32,6 +32,6 @@ def test_each_order_is_a_distribution():
     """Over the next token, for one context that was seen."""
     seen = np.random.default_rng(1).integers(0, 4, 500)
     texts = [np.array([1, 2, token]) for token in range(4)]
-    total = sum(_ngram_probabilities(seen, text, 4, 3)[0] for text in texts)
+    total = np.sum([_ngram_probabilities(seen, text, 4, 3)[0] for text in texts], axis=0)
     assert_close(total, np.ones(4))
     assert math.isclose(total[0], 1.0)

@@ -109,6 +109,17 @@ def test_batch_norm_takes_the_moments_of_its_batch(resnet):
         assert_close(new[...], 0.9 * old + 0.1 * np.asarray(moment))
 
 
+def test_a_step_in_flight_is_not_ready(resnet):
+    """What `data_wait_fraction` rests on: JAX says whether a result is there without waiting."""
+    _, program, batches = resnet
+    batch = next(batches)
+    for _ in range(20):
+        metrics = program.train(batch)
+    assert not loop._is_done(metrics)
+    jax.block_until_ready(metrics)
+    assert loop._is_done(metrics)
+
+
 def test_nothing_is_compiled_after_the_first_steps(resnet):
     task, program, batches = resnet
     program.train(next(batches))

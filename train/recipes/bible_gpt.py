@@ -1,10 +1,11 @@
-"""A character GPT on the English Bible, a minute and a half on two cores.
+"""A character GPT on the English Bible, minutes on two cores.
 
     python -m train run bible-gpt
     python -m train sample runs/bible-gpt --prompt "In the beginning"
 
 The smallest setting of nanoGPT: 4 layers, 4 heads, 128 wide, 64 characters of context, 2,000 steps
-of 12 windows. The last tenth of the verses is held out; a 4-gram model is what it must beat.
+of 12 windows. The last tenth of the verses is held out; a 4-gram model is what it must beat. AdamW
+at nanoGPT's learning rate ends at 1.64 nats a character, above that model's 1.52; Muon below it.
 """
 
 from train.config import CheckpointConfig, Recipe
@@ -25,8 +26,9 @@ RECIPE = Recipe(
         tokenizer="character",
     ),
     optim=OptimConfig(
-        name="adamw",
-        peak_lr=1e-3,
+        name="muon",
+        peak_lr=1e-2,
+        momentum=0.95,
         schedule="cosine",
         warmup_steps=100,
         final_lr_fraction=0.1,
