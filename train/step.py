@@ -39,7 +39,11 @@ class Program:
         # Donation deletes buffers, and the caller may hold the same ones.
         leaves, self.structure = jax.tree.flatten(jax.tree.map(jax.numpy.copy, state))
         self.leaves: list[jax.Array] = leaves
-        self.paths = ["/".join(map(str, path)) for path, _ in nnx.to_flat_state(state)]
+        self.paths = [  # one a leaf: where an optimiser masks a parameter there is a path without any
+            "/".join(map(str, path))
+            for path, variable in nnx.to_flat_state(state)
+            for _ in jax.tree.leaves(variable)
+        ]
         self.compile_seconds = 0.0
         self._train: Any = None
         self._eval: Any = None
