@@ -133,7 +133,7 @@ RECIPES: dict[str, Row] = {
         metric="nats_per_char",
         direction="min",
         threshold=1.67,
-        seconds=90,
+        seconds=220,
     ),
     "bible-lstm-lm": Row(
         about="Two LSTMs that write English, character by character",

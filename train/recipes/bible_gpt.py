@@ -1,11 +1,11 @@
-"""A character GPT on the English Bible, minutes on two cores.
+"""A character GPT on the English Bible, under four minutes on two cores.
 
     python -m train run bible-gpt
     python -m train sample runs/bible-gpt --prompt "In the beginning"
 
 The smallest setting of nanoGPT: 4 layers, 4 heads, 128 wide, 64 characters of context, 2,000 steps
-of 12 windows. The last tenth of the verses is held out; a 4-gram model is what it must beat. AdamW
-at nanoGPT's learning rate ends at 1.64 nats a character, above that model's 1.52; Muon below it.
+of 12 windows. The last tenth of the verses is held out; a 4-gram model is what it must beat, and
+Muon is what beats it in so few steps.
 """
 
 from train.config import CheckpointConfig, Recipe

@@ -1,4 +1,4 @@
-"""A character LSTM on the English Bible, three minutes on two cores.
+"""A character LSTM on the English Bible.
 
     python -m train run bible-lstm-lm
     python -m train sample runs/bible-lstm-lm --prompt "In the beginning"
@@ -8,8 +8,8 @@ same 4-gram model.
 """
 
 from train.config import CheckpointConfig, Recipe
-from train.data import TextConfig
 from train.optim import OptimConfig
+from train.recipes import bible_gpt
 from train.tasks.language_model import LanguageModelConfig
 from zoo.models.lstm import LSTMLanguageModelConfig
 
@@ -17,13 +17,7 @@ RECIPE = Recipe(
     name="bible-lstm-lm",
     model=LSTMLanguageModelConfig.characters(),
     task=LanguageModelConfig(window=128),
-    data=TextConfig(
-        name="bible",
-        column="en",
-        train_split="verses[:90%]",
-        eval_split="verses[90%:]",
-        tokenizer="character",
-    ),
+    data=bible_gpt.RECIPE.data,
     optim=OptimConfig(
         name="adam", peak_lr=4e-3, schedule="cosine", warmup_steps=50, beta2=0.99, clip_norm=1.0
     ),
