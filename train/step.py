@@ -39,7 +39,7 @@ class Program:
         # Donation deletes buffers, and the caller may hold the same ones.
         leaves, self.structure = jax.tree.flatten(jax.tree.map(jax.numpy.copy, state))
         self.leaves: list[jax.Array] = leaves
-        self.paths = [  # one a leaf: where an optimiser masks a parameter there is a path without any
+        self.paths = [  # one a leaf: a parameter that an optimiser masks has a path and no array
             "/".join(map(str, path))
             for path, variable in nnx.to_flat_state(state)
             for _ in jax.tree.leaves(variable)
