@@ -174,17 +174,20 @@ def test_text_from_outside_is_escaped(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "passed", "state", "relation"),
+    ("recipe", "value", "passed", "state", "relation"),
     [
-        (0.5, False, "✗ Failed", "Threshold: at least"),
-        (0.99, True, "✓ Passed", "Threshold: at least"),
-        (0.99, False, "✗ Failed", "Threshold: at most"),
-        (0.98, True, "✓ Passed", "Threshold"),
-        (0.5, None, "Finished", "Threshold"),
+        ("digits-convnet", 0.5, False, "✗ Failed", "Threshold: at least"),
+        ("digits-convnet", 0.99, True, "✓ Passed", "Threshold: at least"),
+        ("digits-convnet", 0.98, True, "✓ Passed", "Threshold: at least"),
+        # The threshold is met and the baseline is not beaten.
+        ("digits-convnet", 0.99, False, "✗ Failed", "Threshold: at least"),
+        ("bible-gpt", 0.5, False, "✗ Failed", "Threshold: at most"),
+        ("somebody's own", 0.5, None, "Finished", "Threshold"),
     ],
 )
-def test_the_badge_tells_how_the_run_ended(tmp_path, value, passed, state, relation):
-    make_run(tmp_path, steps=0, metrics={"eval/accuracy": value}, passed=passed)
+def test_the_badge_tells_how_the_run_ended(tmp_path, recipe, value, passed, state, relation):
+    metrics = {"eval/accuracy": value}
+    make_run(tmp_path, steps=0, recipe=recipe, metrics=metrics, passed=passed)
     page = Page(write_report(tmp_path).read_text())
     assert state in page.words and relation in page.words
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from train.recipes import RECIPES
 from train.report.curves import Reference
 from train.report.markup import Markup, facts, flatten, join, table, tag, text
 from train.report.theme import css_variables
@@ -219,10 +220,6 @@ def _state(result: dict[str, Any]) -> tuple[str, str]:
 
 
 def _relation(run: Run) -> str:
-    """ " at least" or " at most", read off a value that is not equal to the threshold."""
-    value, threshold, passed = run.value, run.result.get("threshold"), run.result.get("passed")
-    if not isinstance(value, int | float) or not isinstance(threshold, int | float):
-        return ""
-    if passed is None or value == threshold:
-        return ""
-    return ": at least" if (value > threshold) == passed else ": at most"
+    """ ": at least" or ": at most", from the recipe: a run may fail by its baseline alone."""
+    row = RECIPES.get(run.name)
+    return "" if row is None else ": at least" if row.direction == "max" else ": at most"
