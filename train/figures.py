@@ -41,12 +41,7 @@ def confusion_matrix_figure(matrix: np.ndarray, class_names: Sequence[str]) -> "
         axes.grid(False)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
-        # One colour with the share as its opacity shows on a light and on a dark page alike.
-        red, green, blue = (int(LIGHT["blue"][i : i + 2], 16) / 255 for i in (1, 3, 5))
-        shade = np.dstack(
-            [np.full_like(share, c) for c in (red, green, blue)] + [0.06 + 0.9 * share]
-        )
-        axes.imshow(shade, interpolation="none", aspect="equal")
+        axes.imshow(_shaded(0.06 + 0.9 * share), interpolation="none", aspect="equal")
         if len(names) <= MAX_COUNTED_CLASSES:
             for (row, column), count in np.ndenumerate(matrix):
                 dark = share[row, column] > 0.5
@@ -66,6 +61,12 @@ def confusion_matrix_figure(matrix: np.ndarray, class_names: Sequence[str]) -> "
         axes.set_yticks(shown, [names[i] for i in shown])
         axes.tick_params(labelsize=8 if len(shown) <= 15 else 6.5)
     return figure
+
+
+def _shaded(opacity: np.ndarray) -> np.ndarray:
+    """[rows, columns, 4]: one colour, whose opacity shows on a light and on a dark page alike."""
+    channels = [int(LIGHT["blue"][i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    return np.dstack([*(np.full_like(opacity, channel) for channel in channels), opacity])
 
 
 def image_grid_figure(
@@ -110,18 +111,17 @@ def attention_figure(weights: ArrayLike, tokens: Sequence[str]) -> "Figure":
     if weights.shape[1:] != (len(tokens),) * 2:
         raise ValueError(f"weights have shape {weights.shape}, expected [N, {len(tokens)}, T]")
     names = [repr(token)[1:-1] if token.strip() else "␣" for token in tokens]
-    size = min(max(3.6, 0.11 * len(names)), WIDTH * 2)
-    red, green, blue = (int(LIGHT["blue"][i : i + 2], 16) / 255 for i in (1, 3, 5))
-    with drawing(WIDTH, size * -(-len(weights) // 2) / 2 + 0.4) as figure:
+    longest = max(map(len, names), default=0)
+    rows = -(-len(weights) // 2)
+    with drawing(WIDTH, (WIDTH / 2 + 0.06 * min(longest, 12)) * rows) as figure:
         for head, square in enumerate(weights):
-            axes = figure.add_subplot(-(-len(weights) // 2), 2, head + 1)
+            axes = figure.add_subplot(rows, 2, head + 1)
             axes.grid(False)
             axes.spines[:].set_visible(False)
             axes.tick_params(length=0, labelsize=4.5)
-            shade = [np.full_like(square, c) for c in (red, green, blue)] + [square]
-            axes.imshow(np.dstack(shade), interpolation="none", aspect="equal")
+            axes.imshow(_shaded(square), interpolation="none", aspect="equal")
             axes.set_title(f"head {head + 1}", fontsize=7.5, pad=3)
-            axes.set_xticks(range(len(names)), names, rotation=90)
+            axes.set_xticks(range(len(names)), names, rotation=90 if longest > 2 else 0)
             axes.set_yticks(range(len(names)), names)
     return figure
 

@@ -350,3 +350,15 @@ def test_a_figure_saves_on_its_own(tmp_path):
 def test_importing_the_report_does_not_import_matplotlib():
     code = "import sys, train.report, train.figures; assert 'matplotlib' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_attention_is_as_opaque_as_its_weight():
+    weights = np.tril(np.ones((3, 4, 4))) / np.arange(1, 5)[:, None]
+    figure = figures.attention_figure(weights, ["In", " ", "the", "\n"])
+    assert [axes.get_title() for axes in figure.axes] == ["head 1", "head 2", "head 3"]
+    drawn = figure.axes[0].images[0].get_array()
+    assert drawn is not None
+    assert np.allclose(drawn[..., 3], weights[0])
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["In", "␣", "the", "␣"]
+    with pytest.raises(ValueError, match="expected"):
+        figures.attention_figure(weights, ["In"])

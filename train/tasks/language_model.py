@@ -26,7 +26,7 @@ from zoo.functional.generate import generate
 from zoo.functional.sampling import sample
 
 TOKENIZER = "tokenizer.json"
-NUM_DRAWN = 32  # tokens of the sentence whose attention is drawn
+NUM_DRAWN = 24  # tokens of the sentence whose attention is drawn
 
 
 @dataclass(frozen=True, kw_only=True)
