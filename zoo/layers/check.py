@@ -57,6 +57,15 @@ def check_tokens(owner: object, tokens: Array, context: int | None = None) -> No
         )
 
 
+def check_room(owner: object, num_tokens: int, context: int) -> None:
+    """Raise ValueError when a cache would hold more tokens than the context."""
+    if num_tokens > context:
+        raise ValueError(
+            f"{num_tokens=} is more than the context of {context} that this "
+            f"{type(owner).__name__} is made for; shorten the prompt or ask for fewer new tokens"
+        )
+
+
 def check_data_shape(owner: object, input_shape: tuple[int, ...], num_axes: int, axes: str) -> None:
     """Raise ValueError unless one example has so many axes."""
     if len(input_shape) != num_axes:

@@ -24,7 +24,7 @@ from zoo.functional.init import normal
 from zoo.functional.ops import Ops
 from zoo.layers import Dropout, Embed, FeedForward, LayerNorm, MultiHeadAttention, Stack
 from zoo.layers.attention import KVCache
-from zoo.layers.check import check_positive, check_rate, check_tokens
+from zoo.layers.check import check_positive, check_rate, check_room, check_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,11 +146,7 @@ class GPT(nnx.Module):
     def empty_caches(self, batch_size: int, num_tokens: int):
         """Caches for so many tokens a sequence, prompt included, at most the context."""
         config = self.config
-        if num_tokens > config.context:
-            raise ValueError(
-                f"{num_tokens=} is more than the context of {config.context} that this GPT has "
-                "positions for; shorten the prompt or ask for fewer new tokens"
-            )
+        check_room(self, num_tokens, config.context)
         shape = (batch_size, num_tokens, config.num_heads, config.dim // config.num_heads)
         return self.blocks.caches(KVCache.empty(shape))
 
