@@ -198,10 +198,11 @@ class Trainer:
             with self.clock("train"):
                 start = time.perf_counter()
                 batch = next(self.batches)
+                fetch = time.perf_counter() - start
                 # While the step in flight computes, fetching costs nothing. Where it has ended, the
                 # device may have stood still for as long as the fetch took.
                 if not flying or _is_done(flying[-1][2]):
-                    self.data_wait += time.perf_counter() - start
+                    self.data_wait += fetch
                 self.step += 1
                 flying.append((self.step, batch, self.program.train(batch)))
                 stops = self.shutdown.requested  # asked once: a request may come at any line below

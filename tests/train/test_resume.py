@@ -228,10 +228,8 @@ def test_a_finished_run_is_not_repeated(tmp_path):
     folder = tmp_path / "run"
     first, _ = run_here("linear-diabetes", folder)
     stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    start = time.perf_counter()
     second, said = run_here("linear-diabetes", folder)
     assert second == first
-    assert time.perf_counter() - start < 1
     assert not said
     assert stamps == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 

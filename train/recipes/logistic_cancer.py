@@ -1,8 +1,9 @@
-"""Logistic regression on 456 tumours, benign or malignant, with Adam.
+"""Logistic regression on 456 tumours, benign or malignant, with Adam, all of them in every step.
 
     python -m train run logistic-cancer
 
-Accuracy on the held-out tumours must come within 0.01 of scikit-learn's solver.
+A step over 456 rows of 30 numbers costs no more than one over 64, and has no noise. Accuracy on
+the held-out tumours must come within 0.01 of scikit-learn's solver.
 """
 
 from train.config import CheckpointConfig, Recipe
@@ -19,7 +20,7 @@ RECIPE = Recipe(
     optim=OptimConfig(name="adam", peak_lr=1e-2, schedule="cosine"),
     checkpoint=CheckpointConfig(every=250),
     steps=500,
-    batch_size=64,
+    batch_size=456,
     eval_every=100,
     eval_batch_size=113,
 )

@@ -57,6 +57,25 @@ def test_the_order_is_the_same_in_every_version():
     assert order.rows(0, 12).tolist() == [2, 10, 5, 7, 8, 1, 11, 9, 3, 4, 0, 6]
 
 
+@pytest.mark.parametrize("index", [0, 1])
+def test_reading_in_blocks_changes_no_batch(index):
+    rows = np.arange(50)
+    wide = np.repeat(rows[:, None], 2000, axis=1)  # 16 kB a row: four batches of four a block
+    source = ArraySource({"inputs": wide, "targets": rows})
+    batches = train_batches(source, batch_size=8, seed=5, shard=(index, 2))
+    order = EpochOrder(source, 5)
+    for step in range(30):
+        mine = order.rows(8 * step + 4 * index, 8 * step + 4 * index + 4)
+        np.testing.assert_equal(next(batches), {"inputs": wide[mine], "targets": mine})
+
+
+def test_a_batch_of_all_rows_leaves_them_as_they_are():
+    whole = take(train_batches(numbered(6), batch_size=6, seed=0), 3)
+    assert whole == [list(range(6))] * 3
+    mixed = MixedSource([numbered(3), numbered(3, 3)], (1.0, 2.0))  # has proportions to keep
+    assert take(train_batches(mixed, batch_size=6, seed=0), 1) != [list(range(6))]
+
+
 @settings(deadline=None, max_examples=30)
 @given(
     size=st.integers(1, 40),
