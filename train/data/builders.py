@@ -6,8 +6,9 @@ Each file's SHA-256 stands here, so a damaged installation is told from a bad mo
 
 import gzip
 import hashlib
+import json
 import lzma
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,8 @@ class _Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     # TFDS would find this out through importlib_resources, which it does not always install.
     code_path = epath.Path(__file__)
 
-    def _columns(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """All columns, and which rows are the test split [R]."""
+    def _columns(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """All columns, and for each split which rows are in it, bool [R]."""
         raise NotImplementedError
 
     def _describe(
@@ -88,10 +89,10 @@ class _Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         del dl_manager  # nothing to download
-        columns, test = self._columns()
+        columns, splits = self._columns()
         return {
-            "train": self._generate_examples(columns, np.flatnonzero(~test)),
-            "test": self._generate_examples(columns, np.flatnonzero(test)),
+            name: self._generate_examples(columns, np.flatnonzero(rows))
+            for name, rows in splits.items()
         }
 
     def _generate_examples(
@@ -116,7 +117,7 @@ class Mnist5k(_Embedded):
             *("image", "label"),
         )
 
-    def _columns(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def _columns(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         table = np.fromstring(read_embedded("mnist_5k.csv.gz").replace("\n", ","), sep=",")
         table = table.reshape(5000, 785)
         labels = table[:, -1].astype(np.int64)
@@ -125,7 +126,11 @@ class Mnist5k(_Embedded):
             rows = np.flatnonzero(labels == label)
             rank[rows] = np.arange(len(rows))
         images = table[:, :-1].astype(np.uint8).reshape(-1, 28, 28, 1)
-        return {"image": images, "label": labels}, rank >= 400
+        return {"image": images, "label": labels}, _train_and_test(rank >= 400)
+
+
+def _train_and_test(test: np.ndarray) -> dict[str, np.ndarray]:
+    return {"train": ~test, "test": test}
 
 
 def _read_table(filename: str) -> np.ndarray:
@@ -150,10 +155,10 @@ class Diabetes(_Embedded):
             *("features", "target"),
         )
 
-    def _columns(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def _columns(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         table = _read_table("diabetes.csv").astype(np.float32)
         columns = {"features": table[:, :-1], "target": table[:, -1]}
-        return columns, split_by_digest(self.name, np.zeros(len(table)))
+        return columns, _train_and_test(split_by_digest(self.name, np.zeros(len(table))))
 
 
 class BreastCancer(_Embedded):
@@ -172,17 +177,34 @@ class BreastCancer(_Embedded):
             *("features", "label"),
         )
 
-    def _columns(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def _columns(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         table = _read_table("breast_cancer.csv")
         labels = table[:, -1].astype(np.int64)
         columns = {"features": table[:, :-1].astype(np.float32), "label": labels}
-        return columns, split_by_digest(self.name, labels)
+        return columns, _train_and_test(split_by_digest(self.name, labels))
+
+
+def _read_tsv(filename: str) -> dict[str, np.ndarray]:
+    """Columns of text; the first line names them, nothing is quoted."""
+    names, *table = [line.split("\t") for line in read_embedded(filename).split("\n") if line]
+    columns = zip(*table, strict=True)
+    return {n: np.array(c, np.object_) for n, c in zip(names, columns, strict=True)}
+
+
+def _objects(rows: Sequence[Any]) -> np.ndarray:
+    """Rows of unequal length as one column."""
+    column = np.empty(len(rows), np.object_)
+    column[:] = rows
+    return column
 
 
 class Bible(_Embedded):
-    """30,121 verses in English and Spanish, one split, in the order of the English book."""
+    """30,121 verses in English and Spanish in the order of the English book, and by whole books."""
 
     name = "bible"
+    # Of each kind of book, and none with a near twin among the others, as the gospels but John are.
+    VALID = ("Judg", "Hos", "2Cor")
+    TEST = ("Ruth", "Esth", "Eccl", "Dan", "Jonah", "John", "Phil", "Jas")
 
     def _info(self) -> tfds.core.DatasetInfo:
         text = tfds.features.Text()
@@ -191,17 +213,143 @@ class Bible(_Embedded):
             {"book": text, "chapter": number, "verse": number, "en": text, "es": text},
             "Verses of the World English Bible beside those of the Reina-Valera of 1909.",
             "https://ebible.org",
+            *("en", "es"),
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        del dl_manager  # nothing to download
-        lines = read_embedded("bible_en_es.tsv.xz").split("\n")
-        names, *table = [line.split("\t") for line in lines if line]
+    def _columns(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        columns = _read_tsv("bible_en_es.tsv.xz")
+        columns |= {name: columns[name].astype(np.int32) for name in ("chapter", "verse")}
+        valid, test = (np.isin(columns["book"], books) for books in (self.VALID, self.TEST))
+        every = np.ones(len(test), bool)
+        return columns, {"verses": every, "train": ~(valid | test), "valid": valid, "test": test}
+
+
+class JapaneseVowels(_Embedded):
+    """Two vowels spoken by nine men: 640 utterances of 7 to 29 steps, 12 cepstral coefficients."""
+
+    name = "japanese_vowels"
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self._describe(
+            {
+                "series": tfds.features.Tensor(shape=(None, 12), dtype=np.float32),
+                "speaker": tfds.features.ClassLabel(names=[str(i) for i in range(1, 10)]),
+            },
+            "640 utterances of the vowels 'ae', a series of 12 LPC cepstrum coefficients each.",
+            "https://archive.ics.uci.edu/dataset/128/japanese+vowels",
+            *("series", "speaker"),
+        )
+
+    def _columns(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        series, speakers, test = [], [], []
+        for split in ("train", "test"):
+            text = read_embedded(f"japanese_vowels_{split}.ts.xz")
+            for line in text.partition("@data\n")[2].splitlines():
+                *channels, speaker = line.split(":")
+                values = [[float(value) for value in channel.split(",")] for channel in channels]
+                series.append(np.array(values, np.float32).T)
+                speakers.append(int(speaker) - 1)
+                test.append(split == "test")
+        columns = {"series": _objects(series), "speaker": np.array(speakers)}
+        return columns, _train_and_test(np.array(test))
+
+
+class Vader(_Embedded):
+    """Sentences of reviews, news and tweets, each rated by about twenty people."""
+
+    name = "vader"
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self._describe(
+            {
+                "text": tfds.features.Text(),
+                "label": tfds.features.ClassLabel(names=["negative", "positive"]),
+                "rating": tfds.features.Scalar(dtype=np.float32),
+                "source": tfds.features.Text(),
+            },
+            "Sentences with the sign of their mean rating (-4 to 4), those near 0 left out; train "
+            "and test are of film and product reviews, whole reviews in one of the two.",
+            "https://github.com/cjhutto/vaderSentiment",
+            *("text", "label"),
+        )
+
+    def _columns(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        table = _read_tsv("vader_sentiment.tsv.xz")
+        rating = table["rating"].astype(np.float32)
+        clear = np.abs(rating) >= 0.5
+        reviews = clear & np.isin(table["source"], ("movie", "amazon"))
+        digests = [hashlib.sha256(f"vader:{group}".encode()).digest() for group in table["group"]]
+        test = np.array([digest[0] < TEST_SHARE * 256 for digest in digests])
         columns = {
-            name: np.array(column, np.int32 if name in ("chapter", "verse") else np.object_)
-            for name, column in zip(names, zip(*table, strict=True), strict=True)
+            "text": table["text"],
+            "label": (rating > 0).astype(np.int64),
+            "rating": rating,
+            "source": table["source"],
         }
-        return {"verses": self._generate_examples(columns, np.arange(len(table)))}
+        others = {name: clear & (table["source"] == name) for name in ("nyt", "tweets")}
+        return columns, {"train": reviews & ~test, "test": reviews & test, **others}
 
 
-BUILDERS = {builder.name: builder for builder in (Mnist5k, Diabetes, BreastCancer, Bible)}
+class Intents(_Embedded):
+    """20,000 commands to a house: what is wanted, and which words say where, what and how much."""
+
+    name = "intents"
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        self._table = [json.loads(line) for line in read_embedded("intents.jsonl.xz").splitlines()]
+        label, sequence = tfds.features.ClassLabel, tfds.features.Sequence
+        tags = {tag for row in self._table for tag in row["slots"]}
+        return self._describe(
+            {
+                "tokens": sequence(tfds.features.Text()),
+                "slots": sequence(label(names=sorted(tags))),
+                "intent": label(names=sorted({row["intent"] for row in self._table})),
+                "template": tfds.features.Scalar(dtype=np.int32),
+            },
+            "Commands to a house made from human-written templates, with BIO tags of their slots; "
+            "whole templates in one split.",
+            "https://github.com/OHF-Voice/intents",
+        )
+
+    def _columns(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        table = self._table
+        columns = {name: _objects([row[name] for row in table]) for name in ("tokens", "slots")}
+        columns |= {name: np.array([row[name] for row in table]) for name in ("intent", "template")}
+        splits = np.array([row["split"] for row in table])
+        return columns, {name: splits == name for name in ("train", "valid", "test")}
+
+
+class DebianSynopsis(_Embedded):
+    """20,000 descriptions of programs, each summed up by its maintainer in one line."""
+
+    name = "debian_synopsis"
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        text = tfds.features.Text()
+        return self._describe(
+            {"description": text, "synopsis": text, "package": text},
+            "Descriptions of Debian packages (25 to 200 words) and their synopses (3 to 17); all "
+            "packages of one source in one split.",
+            "https://www.debian.org/distrib/packages",
+            *("description", "synopsis"),
+        )
+
+    def _columns(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        table = _read_tsv("debian_synopsis.tsv.xz")
+        columns = {name: table[name] for name in ("description", "synopsis", "package")}
+        return columns, {name: table["split"] == name for name in ("train", "valid", "test")}
+
+
+BUILDERS = {
+    builder.name: builder
+    for builder in (
+        Mnist5k,
+        Diabetes,
+        BreastCancer,
+        Bible,
+        JapaneseVowels,
+        Vader,
+        Intents,
+        DebianSynopsis,
+    )
+}

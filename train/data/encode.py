@@ -6,14 +6,14 @@ import numpy as np
 
 from train.data import clean, transform
 from train.data.dataset import Batch
-from train.data.records import F, Prepared, RecordReader
+from train.data.records import F, RecordReader, Supervised
 from train.errors import UserError
 
 
 class Encoder:
     """Raw record columns to ``inputs`` and ``targets``; words become codes of the train split's."""
 
-    def __init__(self, prepared: Prepared, train: dict[str, np.ndarray], resize: int | None):
+    def __init__(self, prepared: Supervised, train: dict[str, np.ndarray], resize: int | None):
         self._prepared, self._resize = prepared, resize
         self._words = {
             name: transform.category_codes(column)[1]
@@ -60,7 +60,7 @@ class Encoder:
         }
 
 
-def _class_names(prepared: Prepared, target: Any, words: Any) -> tuple[str, ...]:
+def _class_names(prepared: Supervised, target: Any, words: Any) -> tuple[str, ...]:
     if isinstance(target, F.ClassLabel):
         if not target.num_classes:
             raise UserError(

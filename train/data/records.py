@@ -29,20 +29,26 @@ _EXAMPLE: Any = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessI
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared folder: what its records hold and how to read them."""
+    """A prepared folder: which of its features are read."""
 
     folder: Path
     info: Any
     """TFDS's DatasetInfo."""
-    inputs: dict[str, Any]
-    """Key in the record -> feature; one entry, or for a table several, sorted."""
-    target: str
     features: dict[str, Any]
-    """All of the above."""
+    """Key in the record -> feature."""
+
+
+@dataclass(frozen=True)
+class Supervised(Prepared):
+    """A prepared folder with inputs and a target of fixed shape."""
+
+    inputs: dict[str, Any]
+    """One entry, or for a table several, sorted."""
+    target: str
 
 
 def _describe(folder: Path) -> tuple[Any, dict[str, Any]]:
-    """TFDS's description of a prepared folder, and its features by name."""
+    """TFDS's description of a prepared folder, and its features by their keys in a record."""
     try:
         info: Any = tfds.builder_from_directory(folder).info
         return info, dict(info.features.items())
@@ -53,22 +59,57 @@ def _describe(folder: Path) -> tuple[Any, dict[str, Any]]:
         ) from error
 
 
-def open_text(folder: Path, column: str = "") -> Prepared:
-    """Opens a prepared TFDS folder for one of its text features, the only one by default.
+KINDS: dict[str, Callable[[Any], bool]] = {
+    "text": lambda f: isinstance(f, F.Text),
+    "label": lambda f: isinstance(f, F.ClassLabel),
+    "series": lambda f: isinstance(f, F.Tensor) and f.shape[:1] == (None,) and len(f.shape) == 2,
+    "words": lambda f: _is_sequence(f) and isinstance(f.feature, F.Text),
+    "tags": lambda f: _is_sequence(f) and isinstance(f.feature, F.ClassLabel),
+}
+
+
+def _is_sequence(feature: Any) -> bool:
+    return isinstance(feature, F.Sequence) and not isinstance(feature.feature, F.FeaturesDict)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One feature that a task reads, and how it is found where nobody names it."""
+
+    kind: str
+    """A key of KINDS."""
+    name: str = ""
+    """Its own; else the supervised key of that kind at `key`, else the only feature of the kind."""
+    option: str = "column"
+    """The field of the data config that names it."""
+    key: int = 0
+    """0 for what supervised learning reads, 1 for what it predicts."""
+
+
+def open_columns(folder: Path, *wanted: Wanted) -> tuple[Prepared, list[str]]:
+    """Opens a prepared TFDS folder for some of its features; gives their names too, in order.
 
     Raises:
-        UserError: when its description is damaged, or that feature is not text or not named.
+        UserError: when its description is damaged, or a feature is absent or has to be named.
     """
     info, features = _describe(folder)
-    texts = [name for name, feature in features.items() if isinstance(feature, F.Text)]
-    if column not in texts and (column or len(texts) != 1):
-        wrong = f"has no text feature {column!r}" if column else "does not have one text feature"
-        raise UserError(f"{folder} {wrong}; it has {', '.join(texts) or 'none'}: --data.column")
-    column = column or texts[0]
-    return Prepared(folder, info, {column: features[column]}, column, {column: features[column]})
+    names = [_find(folder, info.supervised_keys, features, want) for want in wanted]
+    return Prepared(folder, info, {name: features[name] for name in names}), names
 
 
-def open_folder(folder: Path) -> Prepared:
+def _find(folder: Path, keys: Any, features: dict[str, Any], want: Wanted) -> str:
+    fitting = [name for name, feature in features.items() if KINDS[want.kind](feature)]
+    if not want.name and keys and keys[want.key] in fitting:
+        return keys[want.key]
+    if want.name in fitting or (not want.name and len(fitting) == 1):
+        return want.name or fitting[0]
+    wrong = f"no {want.kind} feature {want.name!r}" if want.name else f"not one {want.kind} feature"
+    raise UserError(
+        f"{folder} has {wrong}; it has {', '.join(fitting) or 'none'}: --data.{want.option}"
+    )
+
+
+def open_folder(folder: Path) -> Supervised:
     """Opens a prepared TFDS folder.
 
     Raises:
@@ -89,7 +130,7 @@ def open_folder(folder: Path) -> Prepared:
         inputs |= {f"{name}/{k}": f for k, f in inner.items()} if nested else {name: inner}
     inputs = dict(sorted(inputs.items()))  # features.json has no order of its own
     _check_fit(folder, inputs, keys[1], features[keys[1]])
-    return Prepared(folder, info, inputs, keys[1], {**inputs, keys[1]: features[keys[1]]})
+    return Supervised(folder, info, {**inputs, keys[1]: features[keys[1]]}, inputs, keys[1])
 
 
 def _check_fit(folder: Path, inputs: dict[str, Any], target: str, feature: Any) -> None:
@@ -230,6 +271,8 @@ def _decode(name: str, feature: Any, values: list[Any], resize: int | None) -> n
         if resize is not None:
             parts = [resize_images(part[None], resize)[0] for part in parts]
         shape = parts[0].shape if parts else tuple(side or resize or 0 for side in feature.shape)
+    elif feature.shape[:1] == (None,):
+        return _ragged(name, feature, values)
     elif feature.np_dtype in (np.object_, np.str_):
         return np.array([_text(name, value[0]) for value in values], np.object_)
     elif values and isinstance(values[0][0], bytes):  # Tensor(encoding="bytes" or "zlib")
@@ -247,6 +290,17 @@ def _decode(name: str, feature: Any, values: list[Any], resize: int | None) -> n
                 + ("set --data.resize" if part.ndim == 3 else "all must agree")
             )
     return np.stack(parts) if parts else np.zeros((0, *shape), feature.np_dtype)
+
+
+def _ragged(name: str, feature: Any, values: list[Any]) -> np.ndarray:
+    """Rows of unequal length [R]: each an array of its own, or a list of texts."""
+    column = np.empty(len(values), np.object_)
+    for i, value in enumerate(values):
+        if feature.np_dtype in (np.object_, np.str_):
+            column[i] = [_text(name, content) for content in value]
+        else:
+            column[i] = np.array(value, feature.np_dtype).reshape(-1, *feature.shape[1:])
+    return column
 
 
 def _text(name: str, content: bytes) -> str:

@@ -64,12 +64,14 @@ def load_text(config: TextConfig, window: int, tokenizer: Tokenizer | None = Non
     Raises:
         UserError: one line that says what is wrong with the configuration or the data.
     """
-    prepared = records.open_text(folder_of(config.name, config.data_dir), config.column)
+    prepared, (column,) = records.open_columns(
+        folder_of(config.name, config.data_dir), records.Wanted("text", config.column)
+    )
     lines: list[list[str]] = []
     dropped = 0
     for split in (config.train_split, config.eval_split):
         reader = records.RecordReader(prepared, split)
-        texts = reader.read(range(len(reader)))[prepared.target].tolist()
+        texts = reader.read(range(len(reader)))[column].tolist()
         kept = [text for text in texts if text.strip()]
         dropped += len(texts) - len(kept)
         if not kept:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from train.data import DataConfig, load
-from train.data.embedded import NAMES, SHA256
+from train.data.embedded import NAMES, SHA256, VERSION
 from train.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -104,11 +104,13 @@ def test_cancer_split_is_stratified():
 
 
 def test_every_file_has_its_digest():
-    from train.data.builders import FOLDER
+    from train.data.builders import BUILDERS, FOLDER
 
-    files = {path.name for path in FOLDER.iterdir() if path.suffix in (".csv", ".gz", ".xz")}
-    assert files == set(SHA256)
-    assert {name.partition(".")[0].removesuffix("_en_es") for name in files} == set(NAMES)
+    files = {path.name for path in FOLDER.iterdir() if path.is_file()}
+    assert files - {"README.md", "__init__.py"} == set(SHA256)
+    assert tuple(BUILDERS) == NAMES
+    readme = (FOLDER / "README.md").read_text()
+    assert all(f"`{name}`" in readme for name in (*SHA256, *NAMES))
 
 
 def test_a_corrupt_file_is_named(tmp_path, monkeypatch):
@@ -135,7 +137,7 @@ def test_corrupt_records_are_named_and_mended_by_deleting(tmp_path, monkeypatch)
 
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     load(DataConfig(name="diabetes"))
-    folder = tmp_path / "diabetes/1.0.0"
+    folder = tmp_path / "diabetes" / VERSION
     flip_bytes(folder / "diabetes-train.array_record-00000-of-00001", 0.0, 0.2)
     with pytest.raises(UserError, match=r"delete .* then the next run writes it again"):
         load(DataConfig(name="diabetes"))
