@@ -7,6 +7,7 @@ import numpy as np
 
 from train.config import Recipe
 from train.data import Dataset
+from train.data.labelled_text import LabelledText
 from train.data.text import RunningText
 from train.errors import UserError
 from train.metrics import accuracy, rmse
@@ -43,6 +44,47 @@ def logistic_regression(data: Dataset) -> Baseline:
     x, y, x_eval, y_eval = _matrices(data)
     fitted = LogisticRegression(max_iter=1000, tol=1e-2).fit(x, y)
     return Baseline("scikit-learn LogisticRegression", accuracy(y_eval, fitted.predict(x_eval)))
+
+
+def tf_idf(data: LabelledText) -> Baseline:
+    """Accuracy of a linear classifier on the words and pairs of words of a text.
+
+    Counts are damped (1 + log) and weighted by how rare a word is (Manning et al. 2008, ch. 6).
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    x, x_eval = words.fit_transform(data.train_texts), words.transform(data.eval_texts)
+    fitted = LogisticRegression(C=10, max_iter=1000).fit(x, data.train.columns["targets"])
+    value = accuracy(np.asarray(data.eval.columns["targets"]), fitted.predict(x_eval))
+    return Baseline("TF-IDF + LogisticRegression", value)
+
+
+def nearest_series(data: Dataset) -> Baseline:
+    """Accuracy of the label of the train series that is nearest by dynamic time warping."""
+    train, held_out = data.train.arrays(), data.eval.arrays()
+    nearest = [
+        _warped_distances(train["inputs"], train["inputs_lengths"], series[:length]).argmin()
+        for series, length in zip(held_out["inputs"], held_out["inputs_lengths"], strict=True)
+    ]
+    value = accuracy(held_out["targets"], train["targets"][nearest])
+    return Baseline("1-NN, dynamic time warping", value)
+
+
+def _warped_distances(series: np.ndarray, lengths: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Dynamic time warping (Sakoe & Chiba 1978) of each of [R, T, C] with one [S, C].
+
+    `D_ts = ‖x_t - y_s‖² + min(D_t-1,s, D_t,s-1, D_t-1,s-1)`; the distance is D at both ends.
+    """
+    cost = np.square(series[:, :, None] - other).sum(-1)
+    total = np.full((len(series), series.shape[1] + 1, len(other) + 1), np.inf)
+    total[:, 0, 0] = 0
+    for t in range(series.shape[1]):
+        for s in range(len(other)):
+            before = np.minimum(total[:, t, s], np.minimum(total[:, t, s + 1], total[:, t + 1, s]))
+            total[:, t + 1, s + 1] = cost[:, t, s] + before
+    return total[np.arange(len(series)), lengths, -1]
 
 
 def interpolated_ngram(data: RunningText, order: int) -> Baseline:

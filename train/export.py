@@ -27,8 +27,8 @@ def stablehlo(task: Task, objects: Objects, out: Path) -> None:
     graphdef, state = nnx.split(objects)
     predict = jax.jit(lambda inputs: task.predict(nnx.merge(graphdef, state), inputs))
     (batch,) = export.symbolic_shape("B")
-    example = task.data.eval.gather(np.zeros(1, np.int64))["inputs"]
-    inputs = jax.ShapeDtypeStruct((batch, *example.shape[1:]), example.dtype)
+    example = task.query(task.data.eval.gather(np.zeros(1, np.int64)))
+    inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype), example)
     out.write_bytes(export.export(predict, platforms=PLATFORMS)(inputs).serialize())
 
 

@@ -155,12 +155,12 @@ class Trainer:
         with self.clock("setup"):
             self.task, objects = build(recipe)
             self.program = Program(objects)
-            self.batches = to_device(
-                train_batches(self.task.data.train, batch_size=recipe.batch_size, seed=recipe.seed)
+            batches = train_batches(
+                self.task.data.train, batch_size=recipe.batch_size, seed=recipe.seed
             )
-            example = self.task.data.train.gather(np.zeros(recipe.batch_size, np.int64))
+            self.padding, self.batches = batches.padding, to_device(batches)
         with self.clock("compile"):
-            self.program.compile_train(self.task.train_step, example)
+            self.program.compile_train(self.task.train_step, *batches.examples())
             compile_eval(self.program, self.task)
         with self.clock("setup"):
             # Everything that can be wrong with the command was found above; now files appear.
@@ -310,6 +310,7 @@ class Trainer:
             "versions": result.versions(),
             "device": result.device(),
             "data_wait_fraction": round(self.data_wait / train, 5) if train else None,
+            "padding_fraction": self.padding if self.padding is None else round(self.padding, 5),
             "train_flops": self.program.train_flops,
             "kernels": kernels.describe(task.ops),
             "cleaning": dataclasses.asdict(task.data.cleaning),

@@ -2,8 +2,8 @@
 
 The objects are split once into a static graph and a flat list of arrays. The compiled step takes
 the arrays (donated: they are updated in place) and a batch, and gives the new arrays and the
-metrics. Each step is compiled ahead of time, so a batch of another shape is an error and never a
-silent recompilation.
+metrics. Each step is compiled ahead of time, once for each shape that batches have, so a batch of
+another shape is an error and never a silent recompilation.
 """
 
 import time
@@ -20,6 +20,7 @@ from train.gradient import Batch, Metrics, Sync
 Objects = dict[str, Any]
 AnyBatch = Batch | dict[str, np.ndarray]  # on the device, or still on the host
 TrainStep = Callable[[Objects, Batch, Sync], Metrics]
+Shapes = tuple[tuple[int, ...], ...]
 EvalStep = Callable[[Objects, Batch], dict[str, jax.Array]]
 
 
@@ -45,21 +46,22 @@ class Program:
             for _ in jax.tree.leaves(variable)
         ]
         self.compile_seconds = 0.0
-        self._train: Any = None
+        self._train: dict[Shapes, Any] = {}
         self._eval: Any = None
 
     def _merge(self, leaves) -> Objects:
         return nnx.merge(self.graphdef, jax.tree.unflatten(self.structure, leaves))
 
-    def compile_train(self, step: TrainStep, batch: AnyBatch) -> None:
-        """Compiles ``step`` for batches of the shapes of ``batch``."""
+    def compile_train(self, step: TrainStep, *batches: AnyBatch) -> None:
+        """Compiles ``step`` for batches of the shapes of each of ``batches``."""
 
         def run(leaves, batch):
             objects = self._merge(leaves)
             metrics = step(objects, batch, identity)
             return jax.tree.leaves(nnx.state(objects)), metrics
 
-        self._train = self._compile(jax.jit(run, donate_argnums=0), batch)
+        for batch in batches:
+            self._train[_shapes(batch)] = self._compile(jax.jit(run, donate_argnums=0), batch)
 
     def compile_eval(self, step: EvalStep, batch: AnyBatch) -> None:
         """Compiles ``step`` for batches of the shapes of ``batch``; it changes no state."""
@@ -74,7 +76,9 @@ class Program:
 
     def train(self, batch: AnyBatch) -> Metrics:
         """One training step. Returns at once: the metrics are still being computed."""
-        self.leaves, metrics = self._train(self.leaves, batch)
+        # The first step says what is wrong with a batch of none of the shapes.
+        step = self._train.get(_shapes(batch)) or next(iter(self._train.values()))
+        self.leaves, metrics = step(self.leaves, batch)
         return metrics
 
     def evaluate(self, batch: AnyBatch) -> dict[str, jax.Array]:
@@ -87,6 +91,13 @@ class Program:
 
     @property
     def train_flops(self) -> float | None:
-        """Floating-point operations of a training step as XLA counts them, if it does."""
-        cost = self._train.cost_analysis()
-        return float(cost["flops"]) if cost and "flops" in cost else None
+        """Floating-point operations of a training step as XLA counts them, if it does.
+
+        Where batches have several shapes: of the step that takes most.
+        """
+        costs = [step.cost_analysis() or {} for step in self._train.values()]
+        return max((float(cost["flops"]) for cost in costs if "flops" in cost), default=None)
+
+
+def _shapes(batch: AnyBatch) -> Shapes:
+    return tuple(array.shape for array in batch.values())

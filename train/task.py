@@ -121,9 +121,13 @@ class Task(abc.ABC):
     def sections(self, objects: Objects, outputs: Outputs) -> list[Section]:
         """The figures of this task for the report."""
 
+    def query(self, batch: Any) -> Any:
+        """What of a batch is known of new examples too: what :meth:`predict` takes."""
+        return batch["inputs"]
+
     @abc.abstractmethod
-    def predict(self, objects: Objects, inputs: jax.Array) -> dict[str, jax.Array]:
-        """What a served or exported model answers to raw inputs; changes nothing."""
+    def predict(self, objects: Objects, inputs: Any) -> dict[str, jax.Array]:
+        """What a served or exported model answers to a query; changes nothing."""
 
     def sample(self, objects: Objects, request: SampleRequest) -> list[dict[str, Any]]:
         """Shows the trained model at work: samples as rows, drawn where the request says.

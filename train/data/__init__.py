@@ -9,7 +9,7 @@ Everything but the configuration is imported on first use: TFDS, grain and JAX t
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from train.data.config import AugmentConfig, DataConfig, TextConfig
+from train.data.config import AugmentConfig, DataConfig, LabelledTextConfig, TextConfig
 
 if TYPE_CHECKING:
     from train.data.dataset import Dataset, Source
@@ -31,6 +31,7 @@ __all__ = [
     "Batches",
     "DataConfig",
     "Dataset",
+    "LabelledTextConfig",
     "Source",
     "TextConfig",
     "eval_batches",

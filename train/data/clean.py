@@ -16,17 +16,21 @@ def find_faults(columns: Batch, num_classes: int | None) -> tuple[np.ndarray, np
     """Which rows miss a value, and which are malformed.
 
     Args:
-        columns: ``inputs`` [R, ...] and ``targets`` [R].
+        columns: ``inputs`` [R, ...] (or [R] arrays of unequal length) and ``targets`` [R].
         num_classes: labels must lie below it; None for regression.
 
     Returns:
         missing: bool [R]; NaN in the inputs or the target.
-        malformed: bool [R]; infinite values, or a label outside 0 .. num_classes - 1.
+        malformed: bool [R]; infinite values, a label outside 0 .. num_classes - 1, or a series
+            without a step.
     """
     count = len(columns["targets"])
     missing, malformed = np.zeros(count, bool), np.zeros(count, bool)
     for column in columns.values():
-        if np.issubdtype(column.dtype, np.floating):
+        if column.dtype == np.object_:  # rows of unequal length
+            missing |= [np.isnan(row).any() for row in column]
+            malformed |= [not len(row) or np.isinf(row).any() for row in column]
+        elif np.issubdtype(column.dtype, np.floating):
             flat = column.reshape(count, -1)
             missing |= np.isnan(flat).any(1)
             malformed |= np.isinf(flat).any(1)
@@ -88,8 +92,11 @@ def _fault(
             f"{malformed.sum()} of {count} rows are malformed",
             "drop",
         )
+    ragged = columns["inputs"].dtype == np.object_
+    if ragged and not len(columns["inputs"][row]):
+        return f"has no steps; at least one is needed, {malformed.sum()} of {count} are bad", "drop"
     if missing[row]:
-        kind, rows, fix = "missing (NaN)", missing, "drop or repair"
+        kind, rows, fix = "missing (NaN)", missing, "drop" if ragged else "drop or repair"
     else:
         kind, rows, fix = "infinite", malformed, "drop"
     return f"has {kind} values, as {rows.sum()} of {count} rows have; all must be finite", fix
@@ -137,6 +144,22 @@ def fresh_rows(columns: Batch, held_out: set[bytes], seen: set[bytes]) -> tuple[
     if not keep.all():
         columns = {name: column[keep] for name, column in columns.items()}
     return columns, repeated, leaked
+
+
+def without_repeats(train: Batch, held_out: Batch, count: dict[str, int]) -> tuple[Batch, Batch]:
+    """One set's splits without repeated train rows and without those that are held out.
+
+    Args:
+        train: ``inputs`` and ``targets``, and whatever else its rows have.
+        held_out: likewise; all its rows stay.
+        count: fields of :class:`train.data.dataset.Cleaning`; those on repeats are written.
+    """
+    digests = row_digests(held_out, ["inputs"])
+    count["eval_duplicates"] = len(digests) - len(set(digests))
+    train, count["train_duplicates"], count["train_in_eval"] = fresh_rows(
+        train, set(digests), set()
+    )
+    return train, held_out
 
 
 def repair(

@@ -71,14 +71,35 @@ class TextConfig:
     """Split to learn from; TFDS slices such as train[:80%] work too."""
     eval_split: str = "test"
     """Split to measure on."""
-    tokenizer: Literal["byte", "character", "bpe", "wordpiece"] = "bpe"
-    """Bytes and characters as they are, or pieces of words learnt from the train split."""
+    tokenizer: Literal["byte", "character", "word", "bpe", "wordpiece"] = "bpe"
+    """Bytes and characters as they are, or words or pieces of them learnt from the train split."""
     vocab_size: int = 4096
-    """At most so many pieces; characters and bytes are as many as there are."""
+    """At most so many words or pieces; characters and bytes are as many as there are."""
 
     def __post_init__(self):
         if self.vocab_size < 258:
             raise ValueError(f"{self.vocab_size=} must be at least 258: all bytes and two marks")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledTextConfig(TextConfig):
+    """Names texts that have a class each, and how they are cut into tokens.
+
+    Raises:
+        ValueError: naming the field, its value and the rule.
+    """
+
+    target: str = ""
+    """The feature that holds the class; not needed where there is only one."""
+    max_tokens: int = 256
+    """Longer texts are cut there; how many were is in result.json."""
+    deduplicate: bool = True
+    """Remove repeated texts from the train split, and those that the eval split holds."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.max_tokens < 1:
+            raise ValueError(f"{self.max_tokens=} must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

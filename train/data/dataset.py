@@ -103,6 +103,8 @@ class Cleaning:
     """Values of either split filled in."""
     malformed_dropped: int = 0
     """Rows of either split left out for an infinite value or a label out of range."""
+    truncated: int = 0
+    """Texts of either split that were cut to the longest that is taken."""
     unexamined: int = 0
     """Rows too large for memory: read when wanted, checked then, never compared with each other."""
 

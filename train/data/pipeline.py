@@ -9,7 +9,7 @@ parts of every batch), and a run can go on with another number of processes.
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
@@ -18,7 +18,8 @@ import grain
 import jax
 import numpy as np
 
-from train.data.dataset import Batch, MixedSource, Source
+from train.data.dataset import ArraySource, Batch, MixedSource, Source
+from train.data.sequences import SequenceSource, make_buckets
 from train.errors import UserError
 
 _NO_ROWS = np.zeros(0, np.int64)
@@ -53,11 +54,12 @@ class EpochOrder:
     the former the same in all versions and not the latter.
     """
 
-    def __init__(self, source: Source, seed: int):
+    def __init__(self, source: Sized, seed: int, stream: int = 0):
+        """Draws for ``source`` from (seed, epoch) and numbered streams from ``stream`` on."""
         mixed = isinstance(source, MixedSource)
         self.sizes = [len(part) for part in source.parts] if mixed else [len(source)]
         weights = source.weights if mixed else (1.0,)
-        self.seed = seed
+        self.seed, self.stream = seed, stream
         self.length = sum(self.sizes)
         self.counts = _shares(self.length, weights)
         self.epoch = lru_cache(maxsize=2)(self._epoch)  # a batch touches one epoch or two
@@ -75,19 +77,21 @@ class EpochOrder:
 
     def _epoch(self, epoch: int) -> np.ndarray:
         if len(self.sizes) == 1:
-            return self._permutation(self.length, 1, epoch)
+            return self.permutation(self.length, 1, epoch)
         chosen, first = [], 0
         for part, (size, count) in enumerate(zip(self.sizes, self.counts, strict=True)):
             start = epoch * count
             passes = range(start // size, -(-(start + count) // size))
-            endless = [self._permutation(size, part + 1, i) for i in passes]
+            endless = [self.permutation(size, part + 1, i) for i in passes]
             offset = start - passes.start * size if endless else 0
             chosen.append(first + np.concatenate([_NO_ROWS, *endless])[offset : offset + count])
             first += size
-        return np.concatenate(chosen)[self._permutation(self.length, 0, epoch)]
+        return np.concatenate(chosen)[self.permutation(self.length, 0, epoch)]
 
-    def _permutation(self, size: int, stream: int, epoch: int) -> np.ndarray:
-        bits = np.random.Philox(key=[self.seed, epoch], counter=[0, 0, 0, stream])
+    def permutation(self, size: int, stream: int, epoch: int) -> np.ndarray:
+        """One drawn from (seed, stream, epoch), int64 [size]."""
+        key, counter = [self.seed, epoch], [0, 0, 0, self.stream + stream]
+        bits = np.random.Philox(key=key, counter=counter)
         # Not stable, which is twice as fast: two of 64 bits alike are not met in practice.
         return np.argsort(bits.random_raw(size))
 
@@ -151,6 +155,54 @@ class _AllRows:
         return [self._batch]
 
 
+class _BucketTable:
+    """Batches of rows of about the same length; see :mod:`train.data.sequences`.
+
+    An epoch has so many batches of each bucket as its share of the rows, shuffled among each other;
+    within a bucket the order of rows is endless, as :class:`EpochOrder` has it.
+    """
+
+    def __init__(self, source: SequenceSource, batch_size: int, seed: int, shard: tuple[int, int]):
+        self._source, self._batch_size = source, batch_size
+        self._index, self._count = shard
+        self._buckets = make_buckets(source.lengths, batch_size)
+        self._orders = [EpochOrder(b.rows, seed, 2 * i) for i, b in enumerate(self._buckets)]
+        total = len(source) // batch_size
+        sizes = tuple(float(len(bucket.rows)) for bucket in self._buckets)
+        self._shares = [max(1, share) for share in _shares(total, sizes)]
+        self._plan = lru_cache(maxsize=2)(self._draw_plan)
+
+    def _draw_plan(self, epoch: int) -> np.ndarray:
+        """The bucket of each batch of an epoch."""
+        plan = np.repeat(np.arange(len(self._shares)), self._shares)
+        return plan[self._orders[0].permutation(len(plan), 0, epoch)]
+
+    def block(self, index: int) -> list[Batch]:
+        """The batch ``index``; the next one may have another shape."""
+        epoch, place = divmod(index, sum(self._shares))
+        plan = self._plan(epoch)
+        i = plan[place]
+        number = epoch * self._shares[i] + int((plan[:place] == i).sum())
+        local = self._batch_size // self._count
+        start = number * self._batch_size + self._index * local
+        bucket = self._buckets[i]
+        rows = bucket.rows[self._orders[i].rows(start, start + local)]
+        return [self._source.gather(rows, bucket.steps)]
+
+    def examples(self) -> list[Batch]:
+        """One batch of each shape."""
+        rows = np.zeros(self._batch_size // self._count, np.int64)
+        return [self._source.gather(rows, bucket.steps) for bucket in self._buckets]
+
+    @property
+    def padding(self) -> float:
+        """The share of padding in an epoch's batches."""
+        pairs = list(zip(self._buckets, self._shares, strict=True))
+        lengths = self._source.lengths.values()
+        real = sum(n * sum(column[b.rows].mean() for column in lengths) for b, n in pairs)
+        return 1 - float(real / sum(n * sum(b.steps.values()) for b, n in pairs))
+
+
 class _EvalTable:
     """Batch k of one pass in order, padded to full size with its first row."""
 
@@ -173,13 +225,24 @@ class TrainBatches:
 
     def __init__(self, source: Source, batch_size: int, seed: int, shard: tuple[int, int]):
         self._identity = {"batch_size": batch_size, "seed": seed, "num_rows": len(source)}
-        table = _TrainTable(source, EpochOrder(source, seed), batch_size, shard)
-        if not _is_in_memory(source):
-            self._iterator = _read_ahead(table)
-        elif batch_size == len(source) and not isinstance(source, MixedSource):
+        self.padding: float | None = None
+        """The share of padding in batches of sequences."""
+        if isinstance(source, SequenceSource):
+            table = _BucketTable(source, batch_size, seed, shard)
+            self._iterator, self._examples = _InMemory(table), table.examples()
+            self.padding = table.padding
+            return
+        local = batch_size // shard[1]
+        self._examples = [source.gather(np.zeros(local, np.int64))]
+        if batch_size == len(source) and isinstance(source, ArraySource):
             self._iterator = _InMemory(_AllRows(source, shard))
-        else:
-            self._iterator = _InMemory(table)
+            return
+        table = _TrainTable(source, EpochOrder(source, seed), batch_size, shard)
+        self._iterator = _InMemory(table) if _is_in_memory(source) else _read_ahead(table)
+
+    def examples(self) -> list[Batch]:
+        """One batch of each shape that will come, for compiling."""
+        return self._examples
 
     def __iter__(self) -> "TrainBatches":
         return self
@@ -255,7 +318,7 @@ class _InMemory:
     each step leaves the caches cold, one gather of many batches costs hardly more than one of one.
     """
 
-    def __init__(self, table: _TrainTable | _AllRows):
+    def __init__(self, table: _TrainTable | _BucketTable | _AllRows):
         self._table, self._next = table, 0
         self._block: deque[Batch] = deque()
 

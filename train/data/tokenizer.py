@@ -2,6 +2,7 @@
 
 byte       every byte is a token; nothing is ever unknown
 character  every character of the train split is a token
+word       the most frequent lower-cased words and punctuation marks
 bpe        the most frequent pairs of neighbours are merged, from bytes up (Sennrich et al. 2016)
 wordpiece  pieces of lower-cased words, as BERT's (Schuster & Nakajima 2012; Devlin et al. 2019)
 """
@@ -14,6 +15,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from train.errors import UserError
 
+FILE = "tokenizer.json"  # beside the checkpoints
 UNKNOWN = "[UNK]"
 PAD = "[PAD]"
 WORDPIECE_MARKS = (PAD, UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
@@ -24,8 +26,8 @@ def train_tokenizer(kind: str, vocab_size: int, texts: Sequence[str]) -> Tokeniz
     """A tokenizer of a kind, fitted to texts; the same texts give the same tokenizer.
 
     Args:
-        kind: "byte", "character", "bpe" or "wordpiece".
-        vocab_size: at most so many tokens for bpe and wordpiece.
+        kind: "byte", "character", "word", "bpe" or "wordpiece".
+        vocab_size: at most so many tokens for word, bpe and wordpiece.
         texts: the train split.
     """
     return _KINDS[kind](vocab_size, texts)
@@ -55,6 +57,17 @@ def _character(vocab_size: int, texts: Sequence[str]) -> Tokenizer:
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
+    return tokenizer
+
+
+def _word(vocab_size: int, texts: Sequence[str]) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=vocab_size, special_tokens=[PAD, UNKNOWN], show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer, len(texts))
     return tokenizer
 
 
@@ -96,6 +109,7 @@ def _wordpiece(vocab_size: int, texts: Sequence[str]) -> Tokenizer:
 _KINDS: dict[str, Callable[[int, Sequence[str]], Tokenizer]] = {
     "byte": _byte,
     "character": _character,
+    "word": _word,
     "bpe": _bpe,
     "wordpiece": _wordpiece,
 }
@@ -137,6 +151,15 @@ def load_tokenizer(path: Path) -> Tokenizer:
         ) from error
     except Exception as error:  # the library raises plain Exception
         raise UserError(f"{path} is no tokenizer ({error}); run the recipe again") from error
+
+
+def of_run(folder: Path | None) -> Tokenizer | None:
+    """The tokenizer that a run keeps beside its checkpoints; none where no run is opened again.
+
+    Raises:
+        UserError: as :func:`load_tokenizer`.
+    """
+    return load_tokenizer(folder / FILE) if folder else None
 
 
 def joined(texts: Iterable[str]) -> list[str]:

@@ -57,24 +57,28 @@ class Classification(Supervised):
     def has_images(self) -> bool:
         return len(self.data.input_shape) == 3
 
+    @property
+    def augmentation(self) -> AugmentConfig:
+        return self.config.augment
+
     def build(self, rngs: nnx.Rngs) -> Objects:
-        if not self.has_images and self.config.augment != AugmentConfig():
+        if not self.has_images and self.augmentation != AugmentConfig():
             raise UserError(
                 f"data {self.data.name!r} has inputs of shape {self.data.input_shape}; only images "
                 "can be augmented: leave the --task.augment fields as they are"
             )
         if self.has_images:
-            check_sizes(self.config.augment, *self.data.input_shape[:2])
+            check_sizes(self.augmentation, *self.data.input_shape[:2])
         return super().build(rngs)
 
     def augment(self, key: jax.Array, batch: Batch) -> Batch:
         inputs, targets = batch["inputs"], jax.nn.one_hot(batch["targets"], self.num_outputs)
         if self.has_images:
-            inputs, targets = augment(self.config.augment, key, inputs, targets)
-        return {"inputs": inputs, "targets": targets}
+            inputs, targets = augment(self.augmentation, key, inputs, targets)
+        return {**batch, "inputs": inputs, "targets": targets}
 
     def loss(self, model, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        logits = model(batch["inputs"], rngs=nnx.Rngs(dropout=key))
+        logits = self.answer(model, self.query(batch), nnx.Rngs(dropout=key))
         losses = self.ops.softmax_cross_entropy(
             logits, batch["targets"], label_smoothing=self.config.label_smoothing
         )
@@ -82,7 +86,7 @@ class Classification(Supervised):
         return losses.mean(), {"train/accuracy": hits.mean(dtype=jnp.float32)}
 
     def eval_step(self, objects: Objects, batch: Batch) -> dict[str, jax.Array]:
-        logits = self.forward(objects, batch["inputs"])
+        logits = self.forward(objects, self.query(batch))
         return {
             "probabilities": jax.nn.softmax(logits),
             "loss": self.ops.softmax_cross_entropy(logits, batch["targets"]),
@@ -123,21 +127,7 @@ class Classification(Supervised):
                 figures.confusion_matrix_figure(matrix, names),
             )
         ]
-        if self.has_images:
-            # The mistakes made with most confidence come first: they teach the most.
-            order = np.argsort(
-                np.where(predicted != target, -probabilities.max(-1), 1), kind="stable"
-            )
-            worst = order[: min(wrong, 24)]
-            images = self.data.eval.gather(worst)["inputs"]
-            sections.append(
-                Section(
-                    "Most confident mistakes",
-                    "Held-out images that the network gets wrong, the surest of them first.",
-                    figures.image_grid_figure(images, self._titles(worst, outputs)),
-                )
-            )
-        elif self.num_outputs == 2:
+        if self.num_outputs == 2:
             sections.append(
                 Section(
                     "Receiver operating characteristic",
@@ -145,7 +135,22 @@ class Classification(Supervised):
                     figures.roc_figure(probabilities[:, 1], target),
                 )
             )
-        return sections
+        # The mistakes made with most confidence come first: they teach the most.
+        order = np.argsort(np.where(predicted != target, -probabilities.max(-1), 1), kind="stable")
+        return sections + self.mistakes(order[: min(wrong, 24)], outputs)
+
+    def mistakes(self, rows: np.ndarray, outputs: Outputs) -> list[Section]:
+        """The held-out examples ``rows``, which are classified wrongly, the surest first."""
+        if not self.has_images:
+            return []
+        images = self.data.eval.gather(rows)["inputs"]
+        return [
+            Section(
+                "Most confident mistakes",
+                "Held-out images that the network gets wrong, the surest of them first.",
+                figures.image_grid_figure(images, self._titles(rows, outputs)),
+            )
+        ]
 
     def _titles(self, rows, outputs: Outputs) -> list[str]:
         names, probabilities = self.data.class_names, outputs["probabilities"]
@@ -155,16 +160,15 @@ class Classification(Supervised):
             for i in rows
         ]
 
-    def predict(self, objects: Objects, inputs: jax.Array) -> dict[str, jax.Array]:
+    def predict(self, objects: Objects, inputs: Any) -> dict[str, jax.Array]:
         probabilities = jax.nn.softmax(self.forward(objects, inputs))
         return {"probabilities": probabilities, "label": probabilities.argmax(-1)}
 
     def sample(self, objects: Objects, request: SampleRequest) -> list[dict[str, Any]]:
         rows, out = self.held_out(request), request.out
         batch = self.data.eval.gather(rows)
-        probabilities = np.asarray(
-            self.predict(objects, jnp.asarray(batch["inputs"]))["probabilities"]
-        )
+        query = jax.tree.map(jnp.asarray, self.query(batch))
+        probabilities = np.asarray(self.predict(objects, query)["probabilities"])
         outputs = {"target": np.asarray(batch["targets"]), "probabilities": probabilities}
         if out is not None:
             if not self.has_images:

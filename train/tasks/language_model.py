@@ -13,8 +13,8 @@ from flax import nnx
 
 from train import baselines, figures
 from train.config import Recipe
+from train.data import tokenizer
 from train.data.text import RunningText, load_text
-from train.data.tokenizer import encode, load_tokenizer, unknown_characters
 from train.errors import UserError
 from train.gradient import Batch, Metrics
 from train.report import Section, Table
@@ -25,7 +25,6 @@ from zoo.functional.attention import attention, attention_weights
 from zoo.functional.generate import generate
 from zoo.functional.sampling import sample
 
-TOKENIZER = "tokenizer.json"
 NUM_DRAWN = 24  # tokens of the sentence whose attention is drawn
 
 
@@ -49,21 +48,20 @@ class LanguageModel(Network):
 
     @classmethod
     def load(cls, recipe: Recipe, folder: Path | None = None) -> RunningText:
-        tokenizer = load_tokenizer(folder / TOKENIZER) if folder else None
         context = getattr(recipe.model, "context", None)  # what has a state has no longest text
         if context is not None and recipe.task.window > context:
             raise UserError(
                 f"task.window={recipe.task.window} is more than model.context={context}; set them "
                 "to the same number"
             )
-        return load_text(recipe.data, recipe.task.window, tokenizer)
+        return load_text(recipe.data, recipe.task.window, tokenizer.of_run(folder))
 
     @property
     def config(self) -> LanguageModelConfig:
         return self.recipe.task
 
     def files(self) -> dict[str, str]:
-        return {TOKENIZER: self.data.tokenizer.to_str(pretty=True)}
+        return {tokenizer.FILE: self.data.tokenizer.to_str(pretty=True)}
 
     def build(self, rngs: nnx.Rngs) -> Objects:
         return self.network(self.recipe.model.for_vocab(self.data.tokenizer.get_vocab_size()), rngs)
@@ -144,7 +142,7 @@ class LanguageModel(Network):
         prompt = "\n" if request.prompt is None else request.prompt
         if not prompt:
             raise UserError("--prompt is empty; give at least one character, or leave it out")
-        if unknown := unknown_characters(self.data.tokenizer, prompt):
+        if unknown := tokenizer.unknown_characters(self.data.tokenizer, prompt):
             raise UserError(
                 f"--prompt holds {', '.join(map(repr, unknown))}, which the train split never "
                 "held; write it with other characters"
@@ -152,7 +150,7 @@ class LanguageModel(Network):
         num = request.num or 1
         window = self.config.window
         seen = window // 2
-        ids = encode(self.data.tokenizer, [prompt])[0]
+        ids = tokenizer.encode(self.data.tokenizer, [prompt])[0]
         model = self.trained(objects)
         choose = partial(
             sample,

@@ -1,5 +1,7 @@
 """What classification and regression share: one model, one optimiser, standardised inputs."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,10 +37,14 @@ class Supervised(Network):
         """Inputs with mean 0 and variance 1 over the training split, in the compute dtype."""
         return objects["standardize"](inputs).astype(self.recipe.compute_dtype)
 
-    def forward(self, objects: Objects, inputs: jax.Array) -> jax.Array:
+    def forward(self, objects: Objects, query: Any) -> jax.Array:
         """The network's float32 outputs on raw inputs: no dropout, averaged weights if kept."""
-        model = self.trained(objects)
-        return model(self.standardized(objects, inputs)).astype(jnp.float32)
+        outputs = self.answer(self.trained(objects), self.standardized(objects, query))
+        return outputs.astype(jnp.float32)
+
+    def answer(self, model: Any, query: Any, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """The network's outputs on a standardised query."""
+        return model(query, rngs=rngs)
 
     def held_out(self, request: SampleRequest) -> np.ndarray:
         """The indices of so many held-out examples, evenly spread over the evaluation split."""
