@@ -44,6 +44,12 @@ MODELS: dict[str, Preset] = {
     "lstm-lm": Preset("lstm", "LSTMLanguageModel", "characters", "2 LSTMs of 256 for characters"),
     "lstm-lm-medium": Preset("lstm", "LSTMLanguageModel", "ptb_medium", "2 LSTMs of 650"),
     "lstm-lm-large": Preset("lstm", "LSTMLanguageModel", "ptb_large", "2 LSTMs of 1500"),
+    "seq2seq-nano": Preset(
+        "seq2seq", "LSTMSeq2Seq", "nano", "LSTMs with attention, 2 + 2 layers of 192"
+    ),
+    "seq2seq-luong": Preset(
+        "seq2seq", "LSTMSeq2Seq", "luong", "LSTMs with attention, 4 + 4 layers of 1000"
+    ),
     "gpt-nano": Preset("gpt", "GPT", "nano", "4 layers of 128 for characters"),
     "gpt2-small": Preset("gpt", "GPT", "gpt2_small", "12 layers of 768"),
     "gpt2-medium": Preset("gpt", "GPT", "gpt2_medium", "24 layers of 1024"),

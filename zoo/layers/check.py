@@ -66,6 +66,23 @@ def check_room(owner: object, num_tokens: int, context: int) -> None:
         )
 
 
+def check_source_lengths(lengths: Array | None, num_sources: int) -> None:
+    """Raise ValueError unless every source has its length; None stands for whole sources."""
+    if lengths is not None and lengths.shape != (num_sources,):
+        raise ValueError(
+            f"source_lengths has shape {lengths.shape}, {num_sources} sources want ({num_sources},)"
+        )
+
+
+def check_pairs(num_targets: int, num_sources: int) -> None:
+    """Raise ValueError unless there are as many targets as encoded sources."""
+    if num_targets != num_sources:
+        raise ValueError(
+            f"{num_targets} targets for {num_sources} sources; repeat the sources so that each "
+            "target has its own"
+        )
+
+
 def check_data_shape(owner: object, input_shape: tuple[int, ...], num_axes: int, axes: str) -> None:
     """Raise ValueError unless one example has so many axes."""
     if len(input_shape) != num_axes:

@@ -29,7 +29,13 @@ from zoo.functional.ops import Ops
 from zoo.functional.position import sinusoidal
 from zoo.layers import Dropout, Embed, FeedForward, LayerNorm, Linear, MultiHeadAttention, Stack
 from zoo.layers.attention import KVCache
-from zoo.layers.check import check_positive, check_rate, check_tokens
+from zoo.layers.check import (
+    check_pairs,
+    check_positive,
+    check_rate,
+    check_source_lengths,
+    check_tokens,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,11 +248,7 @@ class Transformer(nnx.Module):
     ) -> Float[Array, "B T V"]:
         """Logits of what follows each target token, given the encoded source."""
         check_tokens(self, target)
-        if len(target) != len(memory):
-            raise ValueError(
-                f"{len(target)} targets for {len(memory)} sources; repeat the sources so that "
-                "each target has its own"
-            )
+        check_pairs(len(target), len(memory))
         memory_mask = self._source_mask(source_lengths, memory.shape)
         num_tokens = target.shape[1]
         x = self._embed(self.target, target, jnp.arange(num_tokens)[None])
@@ -268,7 +270,7 @@ class Transformer(nnx.Module):
         source_lengths: Int[Array, "..."] | None = None,
     ):
         """Caches for so many target tokens, start token included, of these encoded sources."""
-        self._source_mask(source_lengths, memory.shape)  # refuses lengths that do not fit
+        check_source_lengths(source_lengths, len(memory))
         if source_lengths is None:
             source_lengths = jnp.full(len(memory), memory.shape[1])
         heads = self.config.num_heads, self.config.dim // self.config.num_heads
@@ -288,13 +290,8 @@ class Transformer(nnx.Module):
         return x + signal.astype(x.dtype)
 
     def _source_mask(self, lengths, shape: tuple[int, ...]):
-        if lengths is None:
-            return None
-        if lengths.shape != shape[:1]:
-            raise ValueError(
-                f"source_lengths has shape {lengths.shape}, {shape[0]} sources want ({shape[0]},)"
-            )
-        return padding_mask(lengths, shape[1])
+        check_source_lengths(lengths, shape[0])
+        return None if lengths is None else padding_mask(lengths, shape[1])
 
     def _logits(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         x = x if self.decoder_norm is None else self.decoder_norm(x)
