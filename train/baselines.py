@@ -87,6 +87,13 @@ def _warped_distances(series: np.ndarray, lengths: np.ndarray, other: np.ndarray
     return total[np.arange(len(series)), lengths, -1]
 
 
+def unigram(data: RunningText) -> Baseline:
+    """Nats a token by how often each stands in the train split, plus one (Laplace)."""
+    counts = np.bincount(data.train.tokens, minlength=data.tokenizer.get_vocab_size()) + 1
+    losses = -np.log(counts / counts.sum())
+    return Baseline("unigram", float(losses[data.eval.tokens].mean()))
+
+
 def interpolated_ngram(data: RunningText, order: int) -> Baseline:
     """Nats a character of an n-gram model whose orders are mixed (Jelinek & Mercer 1980).
 

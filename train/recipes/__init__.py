@@ -146,6 +146,17 @@ RECIPES: dict[str, Row] = {
         threshold=Relative(plus=-0.03),
         seconds=180,
     ),
+    "bible-bert": Row(
+        about="A small BERT that finds hidden words",
+        module="train.recipes.bible_bert",
+        model="bert-nano",
+        task="masked-words",
+        dataset="bible",
+        metric="loss",
+        direction="min",
+        threshold=Relative(plus=-2.0),
+        seconds=600,
+    ),
     "bible-gpt": Row(
         about="A small GPT that writes English, character by character",
         module="train.recipes.bible_gpt",

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from train import baselines, figures
+import zoo
+from train import baselines
 from train.config import Recipe
 from train.data import tokenizer
 from train.data.text import RunningText, load_text
@@ -20,12 +21,10 @@ from train.gradient import Batch, Metrics
 from train.report import Section, Table
 from train.step import Objects
 from train.task import Baseline, Outputs, SampleRequest
+from train.tasks import attention
 from train.tasks.network import Network
-from zoo.functional.attention import attention, attention_weights
 from zoo.functional.generate import generate
 from zoo.functional.sampling import sample
-
-NUM_DRAWN = 24  # tokens of the sentence whose attention is drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +39,16 @@ class LanguageModelConfig:
             raise ValueError(f"window={self.window} must be at least 2 tokens")
 
 
+def check_window(recipe: Recipe) -> None:
+    """Raises UserError when the windows are longer than what the model can read."""
+    context = getattr(recipe.model, "context", None)  # what has a state has no longest text
+    if context is not None and recipe.task.window > context:
+        raise UserError(
+            f"task.window={recipe.task.window} is more than model.context={context}; set them "
+            "to the same number"
+        )
+
+
 class LanguageModel(Network):
     """Minimises ``-1/T Σ_t log p(x_t | x_<t)`` (Bengio et al. 2003, section 2), in nats a token."""
 
@@ -48,12 +57,7 @@ class LanguageModel(Network):
 
     @classmethod
     def load(cls, recipe: Recipe, folder: Path | None = None) -> RunningText:
-        context = getattr(recipe.model, "context", None)  # what has a state has no longest text
-        if context is not None and recipe.task.window > context:
-            raise UserError(
-                f"task.window={recipe.task.window} is more than model.context={context}; set them "
-                "to the same number"
-            )
+        check_window(recipe)
         return load_text(recipe.data, recipe.task.window, tokenizer.of_run(folder))
 
     @property
@@ -64,7 +68,8 @@ class LanguageModel(Network):
         return {tokenizer.FILE: self.data.tokenizer.to_str(pretty=True)}
 
     def build(self, rngs: nnx.Rngs) -> Objects:
-        return self.network(self.recipe.model.for_vocab(self.data.tokenizer.get_vocab_size()), rngs)
+        config = self.recipe.model.for_vocab(self.data.tokenizer.get_vocab_size())
+        return self.network(zoo.build(config, rngs=rngs, ops=self.ops), rngs)
 
     def loss(self, model, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
         logits = model(batch["inputs"], rngs=nnx.Rngs(dropout=key))
@@ -108,28 +113,12 @@ class LanguageModel(Network):
         ]
 
     def _attention_sections(self, objects: Objects) -> list[Section]:
-        """Where the heads of the first and the last layer look, in a held-out sentence."""
-        seen: list[jax.Array] = []
-
-        def showing(q, k, v, mask=None, bias=None):
-            seen.append(attention_weights(q, k, mask, bias))
-            return attention(q, k, v, mask, bias)
-
-        tokens = self.data.eval.tokens[: min(NUM_DRAWN, self.config.window)]
-        model = nnx.view(self.trained(objects), attention=showing, raise_if_not_found=False)
-        model(jnp.asarray(tokens)[None])
-        if len(seen) != self.recipe.model.num_layers:  # no attention, or scanned layers
-            return []
-        words = [self.data.tokenizer.decode([token]) for token in tokens]
-        return [
-            Section(
-                f"Attention in layer {layer + 1}",
-                "Each row is a token, each column a token it may look at; darker is more weight. "
-                f"The first {min(4, seen[layer].shape[1])} heads, on held-out text.",
-                figures.attention_figure(np.asarray(seen[layer][0, :4]), words),
-            )
-            for layer in sorted({0, len(seen) - 1})
-        ]
+        tokens = self.data.eval.tokens[: min(attention.NUM_DRAWN, self.config.window)]
+        return attention.sections(
+            self.trained(objects),
+            lambda model: model(jnp.asarray(tokens)[None]),
+            [self.data.tokenizer.decode([token]) for token in tokens],
+        )
 
     def sample(self, objects: Objects, request: SampleRequest) -> list[dict[str, Any]]:
         """Texts that go on from a prompt, a line break by default.

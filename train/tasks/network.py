@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-import zoo
 from train.gradient import Batch, Metrics, Sync, value_and_grad
 from train.optim import Optimizer
 from train.step import Objects
@@ -16,9 +15,8 @@ from train.task import Task
 class Network(Task):
     """One network, one loss, one optimiser; ``objects`` may hold statistics beside them."""
 
-    def network(self, config, rngs: nnx.Rngs) -> Objects:
-        """The network of a model config, its optimiser, and the random streams of its steps."""
-        model = zoo.build(config, rngs=rngs, ops=self.ops)
+    def network(self, model: nnx.Module, rngs: nnx.Rngs) -> Objects:
+        """A network, its optimiser, and the random streams of its steps."""
         return {
             "model": model,
             "optimizer": Optimizer(model, self.recipe.optim, self.recipe.steps),

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+import zoo
 from train.errors import UserError
 from train.gradient import Batch
 from train.step import Objects
@@ -23,7 +24,8 @@ class Supervised(Network):
     def build(self, rngs: nnx.Rngs) -> Objects:
         config = self.recipe.model.for_data(self.data.input_shape, self.num_outputs)
         standardize = Standardize(self.data.mean, self.data.std)
-        return {**self.network(config, rngs), "standardize": standardize}
+        model = zoo.build(config, rngs=rngs, ops=self.ops)
+        return {**self.network(model, rngs), "standardize": standardize}
 
     def augment(self, key: jax.Array, batch: Batch) -> Batch:
         """The batch as it is; tasks with augmentation override this."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+import zoo
 from train import baselines
 from train.config import Recipe
 from train.data import tokenizer
@@ -51,7 +52,7 @@ class TextClassification(SequenceClassification):
         config, num_classes = self.recipe.model, self.data.num_classes
         num_outputs = 1 if num_classes == 2 and config.num_outputs == 1 else num_classes
         config = config.for_vocab(self.data.tokenizer.get_vocab_size(), num_outputs)
-        return self.network(config, rngs)
+        return self.network(zoo.build(config, rngs=rngs, ops=self.ops), rngs)
 
     def standardized(self, objects: Objects, query: Any) -> Any:
         return query  # tokens have no unit
