@@ -24,6 +24,15 @@ _FIELDS = {
     "digits-mlp": f"{_DIGITS} --model.hidden-dims 16 12",
     "digits-convnet": f"{_DIGITS} --model.conv-dims 4 4 --model.dense-dim 16",
     "digits-resnet": f"{_DIGITS} --model.stage-sizes 1 1 --model.width 4",
+    "vowels-lstm": f"{_SHORT} --batch-size 10 --eval-batch-size 40 --model.hidden-dims 6 4",
+    "sentiment-lstm": (
+        f"{_SHORT} --batch-size 10 --eval-batch-size 20 --model.lstm-dim 6 --model.embed-dim 4 "
+        "--data.vocab-size 300 --data.train-split train[:100] --data.eval-split test[:30]"
+    ),
+    "bible-bert": (
+        f"{_VERSES} --model.num-layers 2 --model.num-heads 2 --model.dim 16 --model.hidden-dim 24 "
+        "--data.vocab-size 400"
+    ),
     "bible-gpt": f"{_VERSES} --model.num-layers 2 --model.num-heads 2 --model.dim 16",
     "bible-lstm-lm": f"{_VERSES} --model.dim 16",
 }

@@ -14,10 +14,10 @@ from zoo.models.lstm import StackedLSTMConfig
 
 RECIPE = Recipe(
     name="vowels-lstm",
-    model=StackedLSTMConfig.stacked_64_32_16(),
-    task=SequenceClassificationConfig(),
+    model=StackedLSTMConfig(dropout_rate=0.2),
+    task=SequenceClassificationConfig(label_smoothing=0.1),
     data=DataConfig(name="japanese_vowels"),
-    optim=OptimConfig(name="adam", peak_lr=3e-3, schedule="cosine", clip_norm=1.0),
+    optim=OptimConfig(name="adam", peak_lr=1e-2, schedule="cosine", clip_norm=1.0),
     checkpoint=CheckpointConfig(every=200),
     steps=800,
     batch_size=30,

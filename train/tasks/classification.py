@@ -21,18 +21,24 @@ from train.tasks.supervised import Supervised
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationConfig:
-    """The loss of a classifier, what is done to its images, and what it is compared with."""
+class ClassifierConfig:
+    """The loss of every classifier."""
 
     label_smoothing: float = 0.0  # ε: targets become (1-ε)·onehot + ε/V (Szegedy et al. 2016)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    baseline: Literal["none", "logistic-regression", "digits-mlp"] = (
-        "logistic-regression"  # what it must beat
-    )
 
     def __post_init__(self):
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing={self.label_smoothing} must lie in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationConfig(ClassifierConfig):
+    """What is done to the images of a classifier, and what it is compared with."""
+
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    baseline: Literal["none", "logistic-regression", "digits-mlp"] = (
+        "logistic-regression"  # what it must beat
+    )
 
 
 class Classification(Supervised):
@@ -41,7 +47,7 @@ class Classification(Supervised):
     summary_metric = "train/accuracy"
 
     @property
-    def config(self) -> ClassificationConfig:
+    def config(self) -> ClassifierConfig:
         return self.recipe.task
 
     @property
@@ -59,7 +65,7 @@ class Classification(Supervised):
 
     @property
     def augmentation(self) -> AugmentConfig:
-        return self.config.augment
+        return self.recipe.task.augment
 
     def build(self, rngs: nnx.Rngs) -> Objects:
         if not self.has_images and self.augmentation != AugmentConfig():
@@ -108,9 +114,9 @@ class Classification(Supervised):
         return summary
 
     def baseline(self, folder: Path) -> Baseline | None:
-        if self.config.baseline == "none":
+        if self.recipe.task.baseline == "none":
             return None
-        if self.config.baseline == "digits-mlp":
+        if self.recipe.task.baseline == "digits-mlp":
             return baselines.digits_mlp(self.recipe, folder)
         return baselines.logistic_regression(self.data)
 

@@ -14,19 +14,14 @@ from train.data.dataset import Dataset
 from train.data.series import load_series
 from train.step import Objects
 from train.task import Baseline
-from train.tasks.classification import Classification
+from train.tasks.classification import Classification, ClassifierConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class SequenceClassificationConfig:
-    """The loss of a classifier of series, and what it is compared with."""
+class SequenceClassificationConfig(ClassifierConfig):
+    """What a classifier of series is compared with."""
 
-    label_smoothing: float = 0.0  # ε: targets become (1-ε)·onehot + ε/V (Szegedy et al. 2016)
     baseline: Literal["none", "nearest-series"] = "nearest-series"  # what it must beat
-
-    def __post_init__(self):
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing={self.label_smoothing} must lie in [0, 1)")
 
 
 class SequenceClassification(Classification):

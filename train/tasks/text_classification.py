@@ -17,19 +17,15 @@ from train.data.labelled_text import LabelledText, load_labelled_text
 from train.report import Section, Table
 from train.step import Objects
 from train.task import Baseline, Outputs, SampleRequest
+from train.tasks.classification import ClassifierConfig
 from train.tasks.sequence_classification import SequenceClassification
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextClassificationConfig:
-    """The loss of a classifier of texts, and what it is compared with."""
+class TextClassificationConfig(ClassifierConfig):
+    """What a classifier of texts is compared with."""
 
-    label_smoothing: float = 0.0  # ε: targets become (1-ε)·onehot + ε/V (Szegedy et al. 2016)
     baseline: Literal["none", "tf-idf"] = "tf-idf"  # what it is held against
-
-    def __post_init__(self):
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing={self.label_smoothing} must lie in [0, 1)")
 
 
 class TextClassification(SequenceClassification):

@@ -1,0 +1,97 @@
+"""Masked language modelling as a task: its loss, its baseline, and what `sample` shows."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import kernels
+from tests.train import tiny
+from train.cli import main
+from train.tasks import make_task
+
+
+@pytest.fixture(scope="module")
+def built():
+    task = make_task(tiny.recipe("bible-bert"), kernels.best())
+    return task, task.build(nnx.Rngs(0))
+
+
+def test_the_loss_is_that_of_the_hidden_words(built):
+    torch = pytest.importorskip("torch")
+    task, objects = built
+    batch = task.prepare(
+        objects, {"inputs": jnp.asarray(task.data.train.gather(np.arange(6))["inputs"])}
+    )
+    assert batch["tokens"].shape == (6, 16)
+    assert (np.asarray(batch["tokens"][:, 0]) == task.data.tokenizer.token_to_id("[CLS]")).all()
+    model = task.trained(objects)
+    loss, metrics = task.loss(model, batch, jax.random.key(0))
+    # all places by the encoder and the head themselves, the hidden ones picked afterwards
+    x = model["encoder"](batch["tokens"])
+    logits = torch.tensor(np.array(model["head"](x, model["encoder"].tokens.table[...])))
+    rows = np.arange(6)[:, None]
+    wanted = torch.tensor(np.asarray(batch["targets"], np.int64))
+    expected = torch.nn.functional.cross_entropy(
+        logits[rows, np.asarray(batch["positions"])].flatten(0, 1), wanted.flatten()
+    )
+    np.testing.assert_allclose(loss, expected.item(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["train/perplexity"], np.exp(expected.item()), rtol=1e-5)
+
+
+def test_an_evaluation_asks_the_same_in_any_batch(built):
+    task, objects = built
+    inputs = task.data.eval.gather(np.arange(4))["inputs"]
+    whole = task.eval_step(objects, {"inputs": jnp.asarray(inputs)})["loss"]
+    turned = task.eval_step(objects, {"inputs": jnp.asarray(inputs[::-1].copy())})["loss"]
+    np.testing.assert_allclose(turned[::-1], whole, rtol=1e-5)
+
+
+def test_the_unigram_baseline(built):
+    from train.baselines import unigram
+
+    task, _ = built
+    counts = np.ones(task.data.tokenizer.get_vocab_size())
+    for token in task.data.train.tokens:
+        counts[token] += 1
+    loss = np.mean([-np.log(counts[token] / counts.sum()) for token in task.data.eval.tokens])
+    assert unigram(task.data).value == pytest.approx(loss, rel=1e-9)
+
+
+def test_a_run_finds_words(tmp_path, capsys):
+    folder = str(tmp_path / "run")
+    assert main(["run", "bible-bert", "--workdir", folder, *tiny.fields("bible-bert")]) == 0
+    capsys.readouterr()
+    prompt = "in the [MASK] god made the [MASK]"
+    assert main(["sample", folder, "--prompt", prompt, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["samples"]
+    assert [row["text"] for row in rows] == [prompt] * 2
+    assert all(len(set(row["found"])) == 5 for row in rows)
+    assert main(["sample", folder, "--num", "3", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["samples"]
+    assert len(rows) == 3 and all("[MASK]" in row["text"] and row["hidden"] for row in rows)
+    for words, says in (
+        (["--prompt", "no word is hidden"], "hides no word; write [MASK]"),
+        (["--prompt", "[MASK] " * 40], "the model was trained with 16 at most"),
+        (["--out", "x.png"], "words are printed"),
+    ):
+        assert main(["sample", folder, *words]) == 2
+        assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--data.tokenizer character", "has no [MASK] to hide a word behind"),
+        ("--task.window 200", "is more than model.context=128"),
+        ("--task.mask-rate 0", "must lie in (0, 1)"),
+    ],
+)
+def test_wrong_fields_are_one_line(tmp_path, capsys, words, says):
+    fields = tiny.fields("bible-bert", words)
+    assert main(["run", "bible-bert", "--workdir", str(tmp_path / "run"), *fields]) == 2
+    said = capsys.readouterr().err
+    assert says in said and "Traceback" not in said
