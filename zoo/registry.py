@@ -44,6 +44,7 @@ MODELS: dict[str, Preset] = {
     "lstm-lm": Preset("lstm", "LSTMLanguageModel", "characters", "2 LSTMs of 256 for characters"),
     "lstm-lm-medium": Preset("lstm", "LSTMLanguageModel", "ptb_medium", "2 LSTMs of 650"),
     "lstm-lm-large": Preset("lstm", "LSTMLanguageModel", "ptb_large", "2 LSTMs of 1500"),
+    "word2vec": Preset("word2vec", "SkipGram", "", "two tables of 100 numbers a word"),
     "gpt-nano": Preset("gpt", "GPT", "nano", "4 layers of 128 for characters"),
     "gpt2-small": Preset("gpt", "GPT", "gpt2_small", "12 layers of 768"),
     "gpt2-medium": Preset("gpt", "GPT", "gpt2_medium", "24 layers of 1024"),

@@ -9,7 +9,7 @@ Everything but the configuration is imported on first use: TFDS, grain and JAX t
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from train.data.config import AugmentConfig, DataConfig, TextConfig
+from train.data.config import AugmentConfig, DataConfig, TextConfig, WordsConfig
 
 if TYPE_CHECKING:
     from train.data.dataset import Dataset, Source
@@ -33,6 +33,7 @@ __all__ = [
     "Dataset",
     "Source",
     "TextConfig",
+    "WordsConfig",
     "eval_batches",
     "load",
     "to_device",
