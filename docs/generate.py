@@ -36,7 +36,7 @@ NOT_RECORDED = "not recorded yet"
 MODEL_PAGES = {"linear": "Linear and logistic regression", "mlp": "Multilayer perceptron"}
 MODEL_PAGES |= {"convnet": "ConvNet", "resnet": "ResNet"}
 MODEL_PAGES |= {"lstm": "LSTM", "gpt": "GPT", "llama": "Llama", "bert": "BERT"}
-MODEL_PAGES |= {"transformer": "Encoder-decoder Transformer"}
+MODEL_PAGES |= {"transformer": "Encoder-decoder Transformer", "word2vec": "Word vectors"}
 # The parts that a model is made of, by the names of the files that test them.
 TESTED_BY = {
     "linear": (
@@ -87,6 +87,7 @@ TESTED_BY = {
     "llama": ("llama", "transformers_llama", "attention", "experts", "norm"),
     "bert": ("bert", "transformers_bert", "attention", "viterbi", "spans", "norm", "dropout"),
     "transformer": ("transformer", "attention", "beam_search", "norm", "dropout"),
+    "word2vec": ("word2vec", "embed"),
 }
 
 

@@ -6,6 +6,7 @@ word that the vocabulary lacks are left out, so scores compare only for one voca
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -46,8 +47,8 @@ class WordQuestions:
         from scipy.stats import spearmanr
 
         a, b = unit[self.pairs[:, 0]], unit[self.pairs[:, 1]]
-        correlation, _ = spearmanr((a * b).sum(1), self.ratings)
-        return float(correlation)
+        found: Any = spearmanr((a * b).sum(1), self.ratings)  # scipy annotates it as a plain tuple
+        return float(found.statistic)
 
     def analogy_accuracy(self, unit: Vectors) -> float:
         """The share of questions with ``d = argmax_x cos(x, b - a + c)`` over all words x but
