@@ -7,8 +7,8 @@ and their compositionality", sec. 2.2 and eq. 4).
 Learning makes the score of words that stand near each other high, and that of words drawn at random
 low; what is kept is the first table, in which words of like company lie in like directions.
 
-Differs from the paper: none in the model. Word vectors start as U(±1/2D) and context vectors at 0,
-as in the authors' program, which the paper does not say.
+The paper leaves open where the vectors start: here those of words are U(±1/2D) at first and those
+of contexts 0, as in the authors' program.
 """
 
 from dataclasses import dataclass, replace
