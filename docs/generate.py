@@ -37,6 +37,7 @@ MODEL_PAGES = {"linear": "Linear and logistic regression", "mlp": "Multilayer pe
 MODEL_PAGES |= {"convnet": "ConvNet", "resnet": "ResNet"}
 MODEL_PAGES |= {"lstm": "LSTM", "gpt": "GPT", "llama": "Llama", "bert": "BERT"}
 MODEL_PAGES |= {"seq2seq": "LSTM encoder-decoder", "transformer": "Encoder-decoder Transformer"}
+MODEL_PAGES |= {"word2vec": "Word vectors"}
 # The parts that a model is made of, by the names of the files that test them.
 TESTED_BY = {
     "linear": (
@@ -97,6 +98,7 @@ TESTED_BY = {
     ),
     "seq2seq": ("seq2seq", "recurrent", "attention", "beam_search", "dropout"),
     "transformer": ("transformer", "attention", "beam_search", "norm", "dropout"),
+    "word2vec": ("word2vec", "embed"),
 }
 
 

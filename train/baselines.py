@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,10 +10,14 @@ from train.config import Recipe
 from train.data import Dataset
 from train.data.labelled_text import LabelledText
 from train.data.text import RunningText
+from train.data.words import WordText
 from train.errors import UserError
 from train.metrics import accuracy, rmse
 from train.recipes import RECIPES
 from train.task import Baseline
+
+if TYPE_CHECKING:
+    from train.tasks.word_vectors import WordVectorsConfig
 
 
 def _matrices(data: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -149,6 +154,33 @@ def _codes(tokens: np.ndarray, length: int, vocab_size: int) -> np.ndarray:
 
 def _place(table: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.minimum(np.searchsorted(table, wanted), len(table) - 1)
+
+
+def gensim_vectors(data: WordText, config: "WordVectorsConfig", recipe: Recipe) -> np.ndarray:
+    """[V, D]: the vectors that gensim learns from the same text with the same settings.
+
+    One thread, since two would race for the tables and end differently each time; the words are
+    numbered by their counts and not by a hash, so nothing depends on PYTHONHASHSEED.
+    """
+    from gensim.models import Word2Vec
+
+    model = Word2Vec(
+        data.texts,
+        sg=1,
+        hs=0,
+        vector_size=recipe.model.dim,
+        window=config.window,
+        negative=config.negatives,
+        ns_exponent=config.noise_power,
+        sample=config.sample,
+        min_count=recipe.data.min_count,
+        alpha=recipe.optim.peak_lr,
+        min_alpha=recipe.optim.peak_lr * recipe.optim.final_lr_fraction,
+        epochs=config.passes,
+        seed=recipe.seed,
+        workers=1,
+    )
+    return model.wv[list(data.vocabulary.words)]
 
 
 def digits_mlp(recipe: Recipe, folder: Path) -> Baseline:

@@ -126,6 +126,38 @@ def attention_figure(weights: ArrayLike, tokens: Sequence[str]) -> "Figure":
     return figure
 
 
+def projection_figure(vectors: ArrayLike, names: Sequence[str]) -> "Figure":
+    """Vectors as named points, along the two directions in which they differ most (PCA).
+
+    Args:
+      vectors: [N D], of which N and D are at least 2.
+      names: N texts.
+    """
+    from sklearn.decomposition import PCA
+
+    vectors = np.asarray(vectors, np.float64)
+    if vectors.ndim != 2 or len(vectors) != len(names) or min(vectors.shape) < 2:
+        raise ValueError(
+            f"vectors have shape {vectors.shape} for {len(names)} names; want [N, D], a name each"
+        )
+    pca = PCA(n_components=2, svd_solver="full")
+    points = pca.fit_transform(vectors)
+    first, second = (f"{share:.0%} of the variance" for share in pca.explained_variance_ratio_)
+    with drawing(WIDTH, WIDTH) as figure:
+        axes = figure.add_subplot(xlabel=first, ylabel=second)
+        axes.scatter(*points.T, s=6, color=LIGHT["blue"], alpha=0.55, linewidths=0)
+        for (x, y), name in zip(points, names, strict=True):
+            axes.annotate(
+                textwrap.shorten(str(name), 16),
+                (x, y),
+                xytext=(2, 2),
+                textcoords="offset points",
+                fontsize=6,
+                color=LIGHT["ink"],
+            )
+    return figure
+
+
 def residual_figure(predicted: ArrayLike, target: ArrayLike) -> "Figure":
     """Residuals ``ŷ - y`` over predictions, with their distribution at the side.
 

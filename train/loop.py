@@ -246,7 +246,8 @@ class Trainer:
                         self.step, batch, f"eval/{name}", float(values[~finite][0])
                     )
             metrics = self.task.summarise(self.outputs)
-        shown = {f"eval {name}": metrics[name] for name in ("loss", self.row.metric)}
+        names = ("loss", self.row.metric)  # word vectors have no loss on held-out text
+        shown = {f"eval {name}": metrics[name] for name in names if name in metrics}
         self.display.line(self.step, shown)
         self._write(self.step, metrics)
         return metrics

@@ -21,6 +21,7 @@ RUN_FILES = (
     "result.json",
     "sample.png",
     "tokenizer.json",
+    "vocabulary.tsv",
     "checksums.sha256",
 )
 _HALF_WRITTEN = "config.json.partial"  # all that a run killed at its start may leave

@@ -5,6 +5,7 @@ ENTRIES = {
     "resnet18": "benchmarks.entries.resnet18",
     "gpt": "benchmarks.entries.gpt",
     "lstm": "benchmarks.entries.lstm",
+    "word2vec": "benchmarks.entries.word2vec",
     "dispatch": "benchmarks.entries.dispatch",
     "pipeline": "benchmarks.entries.pipeline",
 }

@@ -14,6 +14,7 @@ from benchmarks import entries, machine, process, results
 from benchmarks.entry import Competitor, Entry, Promise, load
 from benchmarks.run import Effort, Mismatch, _compare, run
 from tests.benchmarks.tiny import Sum
+from train.data.words import Vocabulary
 
 QUICK = Effort(quick=True, threads=1, patience=60.0)
 
@@ -129,6 +130,24 @@ def test_each_entry_is_one(name):
     assert torches and all(c.requires == ("torch",) for c in torches.values())
     # 12 rounds give at least the 30 timed units that a figure must rest on.
     assert Effort().rounds * entry.timed_per_turn >= 30
+
+
+def test_every_way_to_word_vectors_learns_from_the_same_share_of_a_text():
+    generator = np.random.default_rng(0)
+    counts = 100_000 // np.arange(1, 1001)
+    words = np.array(["love", "sex", "tiger", "cat", "book", "paper"])  # of WordSim-353
+    tokens = generator.choice(1000, 40_000, p=counts / counts.sum()).astype(np.int32)
+    arrays = {
+        "words": np.append(words, [f"word{i}" for i in range(1000 - len(words))]),
+        "counts": counts,
+        "tokens": tokens,
+        "lengths": np.full(400, 100),
+    }
+    keep = Vocabulary(tuple(arrays["words"].tolist()), counts).keep_probability(1e-3)
+    expected = keep[tokens].sum()
+    for name, competitor in load(entries.ENTRIES["word2vec"]).competitors.items():
+        (value,) = competitor.build(arrays).advance()
+        assert value == pytest.approx(expected, abs=4096), name  # ours ends with a whole batch
 
 
 def test_list(capsys):

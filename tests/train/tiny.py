@@ -35,6 +35,10 @@ _FIELDS = {
     ),
     "bible-gpt": f"{_VERSES} --model.num-layers 2 --model.num-heads 2 --model.dim 16",
     "bible-lstm-lm": f"{_VERSES} --model.dim 16",
+    "word2vec": (
+        f"{_SHORT} --batch-size 8 --eval-batch-size 200 --model.dim 8 --task.passes 1 "
+        "--task.noise-words 8 --data.splits verses[:3000] test"
+    ),
 }
 
 

@@ -9,7 +9,13 @@ Everything but the configuration is imported on first use: TFDS, grain and JAX t
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from train.data.config import AugmentConfig, DataConfig, LabelledTextConfig, TextConfig
+from train.data.config import (
+    AugmentConfig,
+    DataConfig,
+    LabelledTextConfig,
+    TextConfig,
+    WordsConfig,
+)
 
 if TYPE_CHECKING:
     from train.data.dataset import Dataset, Source
@@ -34,6 +40,7 @@ __all__ = [
     "LabelledTextConfig",
     "Source",
     "TextConfig",
+    "WordsConfig",
     "eval_batches",
     "load",
     "to_device",

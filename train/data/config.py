@@ -103,6 +103,44 @@ class LabelledTextConfig(TextConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WordsConfig:
+    """Names the text that words are taken from, and which of them are known.
+
+    Raises:
+        ValueError: naming the field, its value and the rule.
+    """
+
+    name: str = "bible"
+    """An embedded set, tfds:NAME, or several joined by +."""
+    columns: tuple[str, ...] = ()
+    """The feature that holds the text, one a set; empty where each has only one."""
+    splits: tuple[str, ...] = ()
+    """What is read of each set, such as train[:80%]+test; empty means train."""
+    data_dir: Path | None = None
+    """A prepared TFDS folder (one with dataset_info.json), or the folder that holds such sets."""
+    min_count: int = 5
+    """Words that occur less often are left out of the text."""
+
+    def __post_init__(self):
+        if not all(self.names):
+            raise ValueError(f"{self.name=} has an empty part; write A, tfds:B or A+tfds:B")
+        for field in ("columns", "splits"):
+            values = getattr(self, field)
+            if values and len(values) != len(self.names):
+                raise ValueError(
+                    f"{field}={values} has {len(values)} values for {len(self.names)} sets in "
+                    f"name={self.name!r}; give one each, or none"
+                )
+        if self.min_count < 1:
+            raise ValueError(f"min_count={self.min_count} must be at least 1")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The sets, in order."""
+        return tuple(part.strip() for part in self.name.split("+"))
+
+
+@dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     """Which augmentations, and how strong; all are off by default.
 

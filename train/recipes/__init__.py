@@ -179,4 +179,15 @@ RECIPES: dict[str, Row] = {
         threshold=Relative(),
         seconds=180,
     ),
+    "word2vec": Row(
+        about="Skip-gram word vectors from the Bible and descriptions of programs",
+        module="train.recipes.word2vec",
+        model="word2vec",
+        task="word-vectors",
+        dataset="bible+debian_synopsis",
+        metric="wordsim_spearman",
+        direction="max",
+        threshold=Relative(plus=-0.02),
+        seconds=180,
+    ),
 }
