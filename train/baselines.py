@@ -1,14 +1,17 @@
 """What a model must beat, computed in the same run on the same split by somebody else's code."""
 
 import dataclasses
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from train import metrics
 from train.config import Recipe
 from train.data import Dataset
 from train.data.labelled_text import LabelledText
+from train.data.tagged_text import TaggedText
 from train.data.text import RunningText
 from train.data.words import WordText
 from train.errors import UserError
@@ -64,6 +67,30 @@ def tf_idf(data: LabelledText) -> Baseline:
     fitted = LogisticRegression(C=10, max_iter=1000).fit(x, data.train.columns["targets"])
     value = accuracy(np.asarray(data.eval.columns["targets"]), fitted.predict(x_eval))
     return Baseline("TF-IDF + LogisticRegression", value)
+
+
+def frequent_tags(data: TaggedText) -> Baseline:
+    """F1 of spans where each word has the tag that it has most often in the train split."""
+    counts: dict[str, Counter[int]] = defaultdict(Counter)
+    seen = data.train.arrays()
+    rows = zip(data.train_words, seen["targets"], seen["targets_lengths"], strict=True)
+    for words, tags, length in rows:
+        for word, tag in zip(words, tags[:length], strict=False):  # of a sentence that was cut
+            counts[word][int(tag)] += 1
+    best = {
+        word: data.tags[min(tags, key=lambda t: (-tags[t], t))] for word, tags in counts.items()
+    }
+    held_out = data.eval.arrays()
+    lengths = held_out["targets_lengths"]
+    target = [
+        [data.tags[tag] for tag in row[:n]]
+        for row, n in zip(held_out["targets"], lengths, strict=True)
+    ]
+    predicted = [
+        [best.get(word, "O") for word in words[:n]]
+        for words, n in zip(data.eval_words, lengths, strict=True)
+    ]
+    return Baseline("most frequent tag of a word", metrics.spans(target, predicted)["span_f1"])
 
 
 def nearest_series(data: Dataset) -> Baseline:

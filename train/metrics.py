@@ -9,6 +9,8 @@ without examples, the F1 of a class with neither. A mean over classes ("macro") 
 classes that are neither predicted nor present.
 """
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
@@ -184,3 +186,22 @@ def _macro(per_class: np.ndarray, matrix: np.ndarray) -> float:
     if not occurs.any():
         raise ValueError("the confusion matrix is empty; a mean over classes needs an example")
     return float(per_class[occurs].mean())
+
+
+def spans(target: list[list[str]], predicted: list[list[str]]) -> dict[str, float]:
+    """Precision, recall and F1 of the spans that BIO tags mark, by seqeval.
+
+    A span counts only with the right kind and both ends; an I- tag that follows no span of its kind
+    marks none (seqeval's strict mode).
+
+    Args:
+      target: the tags of each sentence, by name.
+      predicted: likewise.
+    """
+    # Its import brings scikit-learn's along, which takes a second.
+    from seqeval.metrics import f1_score, precision_score, recall_score
+    from seqeval.scheme import IOB2
+
+    scores: dict[str, Any] = {"f1": f1_score, "precision": precision_score, "recall": recall_score}
+    how = {"mode": "strict", "scheme": IOB2, "zero_division": 0}
+    return {f"span_{k}": float(f(target, predicted, **how)) for k, f in scores.items()}

@@ -29,6 +29,11 @@ _FIELDS = {
         f"{_SHORT} --batch-size 10 --eval-batch-size 20 --model.lstm-dim 6 --model.embed-dim 4 "
         "--data.vocab-size 300 --data.train-split train[:100] --data.eval-split test[:30]"
     ),
+    "intents-srl": (
+        f"{_SHORT} --batch-size 10 --eval-batch-size 20 --model.num-layers 2 --model.num-heads 2 "
+        "--model.dim 16 --model.hidden-dim 24 --data.vocab-size 300 "
+        "--data.train-split train[:100] --data.eval-split test[:30]"
+    ),
     "bible-bert": (
         f"{_VERSES} --model.num-layers 2 --model.num-heads 2 --model.dim 16 --model.hidden-dim 24 "
         "--data.vocab-size 400"

@@ -13,6 +13,7 @@ from train.data.config import (
     AugmentConfig,
     DataConfig,
     LabelledTextConfig,
+    TaggedTextConfig,
     TextConfig,
     WordsConfig,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "Dataset",
     "LabelledTextConfig",
     "Source",
+    "TaggedTextConfig",
     "TextConfig",
     "WordsConfig",
     "eval_batches",

@@ -103,6 +103,20 @@ class LabelledTextConfig(TextConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TaggedTextConfig(LabelledTextConfig):
+    """Names sentences that have a tag for each word, and how words are cut into tokens.
+
+    ``column`` and ``target`` are the features that hold the words and their tags.
+
+    Raises:
+        ValueError: naming the field, its value and the rule.
+    """
+
+    frame: str = ""
+    """The feature that says what a sentence is about, a class; empty: the network is not told."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class WordsConfig:
     """Names the text that words are taken from, and which of them are known.
 

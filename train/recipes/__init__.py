@@ -157,6 +157,17 @@ RECIPES: dict[str, Row] = {
         threshold=Relative(plus=-2.0),
         seconds=600,
     ),
+    "intents-srl": Row(
+        about="A small BERT that finds the roles in commands to a house",
+        module="train.recipes.intents_srl",
+        model="bert-nano",
+        task="tagging",
+        dataset="intents",
+        metric="span_f1",
+        direction="max",
+        threshold=0.9,
+        seconds=240,
+    ),
     "bible-gpt": Row(
         about="A small GPT that writes English, character by character",
         module="train.recipes.bible_gpt",

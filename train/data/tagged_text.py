@@ -1,0 +1,144 @@
+"""Sentences with a tag for each word: read, cleaned, cut into tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from train.data import clean, records
+from train.data.config import TaggedTextConfig
+from train.data.dataset import Cleaning
+from train.data.labelled_text import as_bytes
+from train.data.prepare import folder_of
+from train.data.sequences import Ragged, SequenceSource
+from train.data.tokenizer import train_tokenizer
+from train.errors import UserError
+
+
+@dataclass(frozen=True)
+class TaggedText:
+    """Tagged sentences in tokens, split in two, with the tokenizer that cut them.
+
+    Sources have ``inputs``, tokens with the frame's first where there are frames; ``words``, the
+    place among them of each word's first token; and ``targets``, the tag of each word.
+    """
+
+    name: str
+    train: SequenceSource
+    eval: SequenceSource
+    train_words: list[list[str]]
+    """As they were before, row for row."""
+    eval_words: list[list[str]]
+    tokenizer: Tokenizer
+    tags: tuple[str, ...]
+    frames: tuple[str, ...]
+    """What a sentence may be about, each a token of its own; empty where that is not given."""
+    cleaning: Cleaning
+
+
+def load_tagged_text(config: TaggedTextConfig, tokenizer: Tokenizer | None = None) -> TaggedText:
+    """Reads, cleans and tokenises sentences with tags.
+
+    Args:
+        config: what to read.
+        tokenizer: to use instead of one trained on the train split.
+
+    Raises:
+        UserError: one line that says what is wrong with the configuration or the data.
+    """
+    wanted = [
+        records.Wanted("words", config.column),
+        records.Wanted("tags", config.target, "target", key=1),
+    ]
+    if config.frame:
+        wanted.append(records.Wanted("label", config.frame, "frame"))
+    folder = folder_of(config.name, config.data_dir)
+    prepared, (column, target, *frame) = records.open_columns(folder, *wanted)
+    tags = tuple(prepared.features[target].feature.names)
+    frames = tuple(f"[{name}]" for name in prepared.features[frame[0]].names) if frame else ()
+    count = dict.fromkeys(Cleaning.__dataclass_fields__, 0)
+    parts = []
+    for kind, split in (("train", config.train_split), ("eval", config.eval_split)):
+        reader = records.RecordReader(prepared, split)
+        raw = reader.read(range(len(reader)))
+        count[f"{kind}_rows"] = len(reader)
+        parts.append(_checked(raw, column, target, frame, len(tags), reader.where, count))
+    train, held_out = parts
+    if config.deduplicate:
+        train, held_out = clean.without_repeats(train, held_out, count)
+    for split, part in ((config.train_split, train), (config.eval_split, held_out)):
+        if not len(part["words"]):
+            raise UserError(f"split {split!r} of {prepared.folder} has no sentence left to use")
+    if tokenizer is None:
+        sentences = [" ".join(words) for words in train["words"]]
+        tokenizer = train_tokenizer(config.tokenizer, config.vocab_size, sentences)
+        tokenizer.add_special_tokens(list(frames))
+    sources = [
+        _source(tokenizer, frames, part, config.max_tokens, count) for part in (train, held_out)
+    ]
+    return TaggedText(
+        name=config.name,
+        train=sources[0],
+        eval=sources[1],
+        train_words=train["words"].tolist(),
+        eval_words=held_out["words"].tolist(),
+        tokenizer=tokenizer,
+        tags=tags,
+        frames=frames,
+        cleaning=Cleaning(**count),
+    )
+
+
+def _checked(
+    raw: dict[str, np.ndarray],
+    column: str,
+    target: str,
+    frame: Sequence[str],
+    num_tags: int,
+    where: str,
+    count: dict[str, int],
+) -> dict[str, np.ndarray]:
+    """Sentences with words, each with a tag; ``inputs`` and ``targets`` are for comparing rows."""
+    words, tags = raw[column], raw[target]
+    for row, (sentence, marks) in enumerate(zip(words, tags, strict=True)):
+        if len(sentence) != len(marks) or (len(marks) and not 0 <= min(marks) <= max(marks)):
+            raise UserError(
+                f"{where}: row {row} has {len(sentence)} words and {len(marks)} tags; each word "
+                "needs one"
+            )
+        if len(marks) and max(marks) >= num_tags:
+            raise UserError(f"{where}: row {row} has tag {max(marks)} of {num_tags}; mend the set")
+    some = np.array([len(sentence) > 0 for sentence in words], bool)
+    count["missing_dropped"] += int((~some).sum())
+    about = raw[frame[0]] if frame else np.zeros(len(words), np.int64)
+    kept = {"words": words[some], "targets": tags[some], "frames": about[some]}
+    told = [f"{i} {' '.join(w)}" for i, w in zip(kept["frames"], kept["words"], strict=True)]
+    return {**kept, "inputs": as_bytes(told)}
+
+
+def _source(
+    tokenizer: Tokenizer,
+    frames: Sequence[str],
+    part: dict[str, np.ndarray],
+    max_tokens: int,
+    count: dict[str, int],
+) -> SequenceSource:
+    numbers = [tokenizer.token_to_id(frame) for frame in frames]
+    encoded = tokenizer.encode_batch(
+        part["words"].tolist(), is_pretokenized=True, add_special_tokens=False
+    )
+    inputs, places, targets = [], [], []
+    for encoding, frame, tags in zip(encoded, part["frames"], part["targets"], strict=True):
+        start = [numbers[frame]] if numbers else []
+        tokens = np.array([*start, *encoding.ids], np.int32)
+        words = np.array(encoding.word_ids)
+        first = len(start) + np.flatnonzero(np.r_[True, words[1:] != words[:-1]])
+        first = first[first < max_tokens]
+        count["truncated"] += len(tokens) > max_tokens
+        inputs.append(tokens[:max_tokens])
+        places.append(first.astype(np.int32))
+        targets.append(np.asarray(tags)[: len(first)].astype(np.int32))
+    columns: dict[str, Any] = {"inputs": inputs, "words": places, "targets": targets}
+    return SequenceSource({name: Ragged(rows) for name, rows in columns.items()})
