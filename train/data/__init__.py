@@ -9,7 +9,13 @@ Everything but the configuration is imported on first use: TFDS, grain and JAX t
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from train.data.config import AugmentConfig, DataConfig, LabelledTextConfig, TextConfig
+from train.data.config import (
+    AugmentConfig,
+    DataConfig,
+    LabelledTextConfig,
+    PairedTextConfig,
+    TextConfig,
+)
 
 if TYPE_CHECKING:
     from train.data.dataset import Dataset, Source
@@ -32,6 +38,7 @@ __all__ = [
     "DataConfig",
     "Dataset",
     "LabelledTextConfig",
+    "PairedTextConfig",
     "Source",
     "TextConfig",
     "eval_batches",

@@ -33,7 +33,9 @@ def write_set(
         def _info(self) -> tfds.core.DatasetInfo:
             return tfds.core.DatasetInfo(
                 builder=self,
-                features=F.FeaturesDict(dict(features)),
+                features=features
+                if isinstance(features, F.FeaturesDict)
+                else F.FeaturesDict(dict(features)),
                 supervised_keys=supervised,
                 disable_shuffling=True,
             )
