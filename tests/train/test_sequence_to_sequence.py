@@ -3,12 +3,15 @@
 import dataclasses
 import io
 import json
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from jax import export
 from rich.console import Console
 
 from tests.close import assert_close
@@ -20,6 +23,7 @@ from train.cli import main
 from train.data import train_batches
 from train.metrics import bleu, rouge_l
 from train.result import params_sha256
+from train.runfolder import RunFolder
 from train.step import Program
 from train.tasks.sequence_to_sequence import SequenceToSequenceConfig
 
@@ -35,6 +39,10 @@ def built(request):
 def pairs(source, num):
     """The first pairs of a source, on the device."""
     return jax.tree.map(jnp.asarray, source.gather(np.arange(num)))
+
+
+def evaluated(task, objects, batch):
+    return jax.jit(lambda batch: task.eval_step(objects, batch))(batch)
 
 
 def widened(batch, more=3, filler=5):
@@ -71,19 +79,20 @@ def test_padding_changes_nothing(built):
     task, objects = built
     batch = pairs(task.data.eval, 5)
     model = task.trained(objects)
-    narrow, wide = task.eval_step(objects, batch), task.eval_step(objects, widened(batch))
+    narrow, wide = (evaluated(task, objects, b) for b in (batch, widened(batch)))
     assert_close(wide["loss"], narrow["loss"])
     for name in ("tokens", "written"):
         np.testing.assert_array_equal(wide[name], narrow[name])
-    losses = [task.loss(model, b, jax.random.key(0))[0] for b in (batch, widened(batch))]
+    loss = jax.jit(lambda batch: task.loss(model, batch, jax.random.key(0))[0])
+    losses = [loss(b) for b in (batch, widened(batch))]
     assert_close(losses[1], losses[0])
 
 
 def test_a_pair_alone_is_as_it_is_among_others(built):
     task, objects = built
     alone = jax.tree.map(lambda x: x[2:3], pairs(task.data.eval, 4))
-    together = task.eval_step(objects, pairs(task.data.eval, 4))
-    alone = task.eval_step(objects, alone)
+    together = evaluated(task, objects, pairs(task.data.eval, 4))
+    alone = evaluated(task, objects, alone)
     assert_close(alone["loss"][0], together["loss"][2], kind="composite")
     np.testing.assert_array_equal(alone["written"][0], together["written"][2])
 
@@ -96,35 +105,36 @@ def test_one_beam_is_greedy(built):
         task.ops,
     )
     batch = pairs(task.data.eval, 1)
-    found = np.asarray(task.predict(objects, task.query(batch))["tokens"])[0]
+    predict = jax.jit(lambda query: task.predict(objects, query)["tokens"])
+    found = np.asarray(predict(task.query(batch)))[0]
     model = task.trained(objects)
-    target = [task.data.tokenizer.token_to_id("[BOS]")]
+    read = jax.jit(lambda y: model(batch["source"], y, source_lengths=batch["source_lengths"]))
     end = task.data.tokenizer.token_to_id("[EOS]")
-    for _ in range(task.recipe.data.max_target_tokens + 1):
-        logits = model(batch["source"], jnp.array([target]), source_lengths=batch["source_lengths"])
-        target.append(int(logits[0, -1].argmax()))
-        if target[-1] == end:
+    target = np.full(len(found) + 1, end)
+    target[0] = task.data.tokenizer.token_to_id("[BOS]")
+    for t in range(len(found)):  # the decoder does not look at what comes after t
+        target[t + 1] = read(jnp.asarray(target)[None])[0, t].argmax()
+        if target[t + 1] == end:
             break
-    expected = target[1:] + [end] * (len(found) - len(target) + 1)
-    assert found.tolist() == expected
+    assert found.tolist() == target[1:].tolist()
 
 
 def test_the_metrics_are_of_all_tokens_and_of_whole_texts(built):
     task, objects = built
     batch = pairs(task.data.eval, len(task.data.eval))
-    outputs = {name: np.asarray(values) for name, values in task.eval_step(objects, batch).items()}
+    outputs = {name: np.asarray(values) for name, values in evaluated(task, objects, batch).items()}
     metrics = task.summarise(outputs)
     assert outputs["tokens"].tolist() == (batch["target_lengths"] - 1).tolist()
     assert metrics["loss"] == pytest.approx(outputs["loss"].sum() / outputs["tokens"].sum())
     assert metrics["perplexity"] == pytest.approx(np.exp(metrics["loss"]))
-    # Where what is written is the reference, in tokens, the scores are the best there are.
-    perfect = np.where(
-        np.arange(batch["target"].shape[1] - 1) < batch["target_lengths"][:, None] - 1,
-        batch["target"][:, 1:],
-        task.data.tokenizer.token_to_id("[EOS]"),
-    )
-    whole = [text for text in task.texts(perfect) if text in task.data.eval_texts["target"]]
-    assert whole and bleu(whole, whole) == pytest.approx(100)
+    references, written = task.data.eval_texts["target"], task.texts(outputs["written"])
+    assert metrics["bleu"] == pytest.approx(bleu(references, written))
+    assert metrics["rouge_l"] == pytest.approx(rouge_l(references, written))
+    # The tokens of a target, its begin mark left out, say how the target begins: it was cut.
+    for text, reference in zip(
+        task.texts(np.asarray(batch["target"][:, 1:])), references, strict=True
+    ):
+        assert len(text) > 10 and reference.startswith(text.rstrip("\ufffd"))
 
 
 def test_scores_are_the_libraries():
@@ -135,7 +145,8 @@ def test_scores_are_the_libraries():
     written = ["the cat sat on a mat today.", "There was a green house", ""]
     assert bleu(references, written) == sacrebleu.corpus_bleu(written, [references]).score
     scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
-    scores = [scorer.score(*pair)["rougeL"].fmeasure for pair in zip(references, written)]  # noqa: B905
+    both = zip(references, written, strict=True)
+    scores = [scorer.score(*pair)["rougeL"].fmeasure for pair in both]
     assert rouge_l(references, written) == pytest.approx(sum(scores) / 3)
 
 
@@ -223,7 +234,7 @@ def test_samples(folder, capsys):
 
 
 def test_no_attention_is_drawn_of_a_scanned_model(tmp_path):
-    recipe = tiny.recipe("synopsis", "--model.scan True --steps 2 --eval-every 2")
+    recipe = tiny.recipe("synopsis", "--model.scan --steps 2 --eval-every 2")
     result = loop.run(recipe, workdir=tmp_path / "run", console=Console(file=io.StringIO()))
     assert result["metrics"]["eval/rouge_l"] >= 0
     assert "Attention to the source" not in (tmp_path / "run" / "report.html").read_text()
@@ -242,15 +253,14 @@ def test_wrong_settings(fields, says):
         SequenceToSequenceConfig(**fields)
 
 
-def test_exported_as_a_program_of_any_batch_size(built, tmp_path):
-    from jax import export
-
-    from train.export import stablehlo
-
-    task, objects = built
-    stablehlo(task, objects, tmp_path / "model.stablehlo")
-    program = export.deserialize(bytearray((tmp_path / "model.stablehlo").read_bytes()))
+def test_exported_as_a_program_of_any_batch_size(folder, tmp_path):
+    """In a process of its own, as the annotations that tests check know no unknown batch size."""
+    out = tmp_path / "model.stablehlo"
+    command = [sys.executable, "-m", "train", "export", folder, "--format", "stablehlo"]
+    subprocess.run([*command, "--out", out], check=True, timeout=300, capture_output=True)
+    program = export.deserialize(bytearray(out.read_bytes()))
+    task, loaded, _ = loop.restore(RunFolder(folder), Console(file=io.StringIO()))
+    predict = jax.jit(lambda query: task.predict(loaded.objects(), query)["tokens"])
     for size in (1, 3):
         query = task.query(pairs(task.data.eval, size))
-        found = program.call(query)["tokens"]
-        np.testing.assert_array_equal(found, task.predict(objects, query)["tokens"])
+        np.testing.assert_array_equal(program.call(query)["tokens"], predict(query))

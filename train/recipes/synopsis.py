@@ -30,9 +30,9 @@ RECIPE = Recipe(
         beta2=0.98,
         clip_norm=1.0,
     ),
-    checkpoint=CheckpointConfig(every=500),
-    steps=3000,
+    checkpoint=CheckpointConfig(every=400),
+    steps=1600,
     batch_size=64,
-    eval_every=1000,
+    eval_every=800,
     eval_batch_size=64,
 )

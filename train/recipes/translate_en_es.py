@@ -31,9 +31,9 @@ RECIPE = Recipe(
         beta2=0.98,
         clip_norm=1.0,
     ),
-    checkpoint=CheckpointConfig(every=500),
-    steps=4000,
+    checkpoint=CheckpointConfig(every=400),
+    steps=2800,
     batch_size=64,
-    eval_every=1000,
+    eval_every=1400,
     eval_batch_size=64,
 )
