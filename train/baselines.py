@@ -1,7 +1,9 @@
 """What a model must beat, computed in the same run on the same split by somebody else's code."""
 
 import dataclasses
+import re
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +13,12 @@ from train import metrics
 from train.config import Recipe
 from train.data import Dataset
 from train.data.labelled_text import LabelledText
+from train.data.paired_text import PairedText
 from train.data.tagged_text import TaggedText
 from train.data.text import RunningText
 from train.data.words import WordText
 from train.errors import UserError
-from train.metrics import accuracy, rmse
+from train.metrics import accuracy, bleu, rmse, rouge_l
 from train.recipes import RECIPES
 from train.task import Baseline
 
@@ -210,11 +213,45 @@ def gensim_vectors(data: WordText, config: "WordVectorsConfig", recipe: Recipe) 
     return model.wv[list(data.vocabulary.words)]
 
 
+def copied_source(data: PairedText) -> Baseline:
+    """BLEU of the sources as they are: what names, numbers and punctuation marks alone score."""
+    value = bleu(data.eval_texts["target"], data.eval_texts["source"])
+    return Baseline("the source, copied", value)
+
+
+def first_words(data: PairedText) -> Baseline:
+    """ROUGE-L of how a source begins: the best of its first sentence and its first 12 or 8 words.
+
+    Beginnings are what summaries are compared with (See et al. 2017, "lead-3").
+    """
+    starts = {
+        "first sentence": lambda text: re.split(r"(?<=[.!?])\s", text, maxsplit=1)[0],
+        "first 12 words": lambda text: " ".join(text.split()[:12]),
+        "first 8 words": lambda text: " ".join(text.split()[:8]),
+    }
+    sources, references = data.eval_texts["source"], data.eval_texts["target"]
+    scores = {name: rouge_l(references, [*map(cut, sources)]) for name, cut in starts.items()}
+    best = max(scores, key=lambda name: scores[name])
+    return Baseline(f"{best} of the source", scores[best])
+
+
+def translate_lstm(recipe: Recipe, folder: Path) -> Baseline:
+    """BLEU of translate-lstm after as many steps of as many of the same pairs, in ``folder``."""
+    same = ("data", "seed", "steps", "batch_size", "eval_every", "eval_batch_size")
+    return _trained("translate-lstm", recipe, same, folder, "bleu")
+
+
 def digits_mlp(recipe: Recipe, folder: Path) -> Baseline:
     """Accuracy of digits-mlp on the data and with the seed of ``recipe``, trained in ``folder``."""
+    return _trained("digits-mlp", recipe, ("data", "seed"), folder, "accuracy")
+
+
+def _trained(name: str, recipe: Recipe, same: Sequence[str], folder: Path, metric: str) -> Baseline:
+    """A metric of recipe ``name`` with some fields the same as in ``recipe``."""
     from train.loop import run  # the loop runs the task that asks for this baseline
 
-    mlp = dataclasses.replace(RECIPES["digits-mlp"].load(), data=recipe.data, seed=recipe.seed)
-    mlp = dataclasses.replace(mlp, task=dataclasses.replace(mlp.task, baseline="none"))
-    result = run(mlp, workdir=folder / "baseline")
-    return Baseline("digits-mlp", result["metrics"]["eval/accuracy"])
+    other = RECIPES[name].load()
+    task = dataclasses.replace(other.task, baseline="none")
+    fields = {field: getattr(recipe, field) for field in same}
+    result = run(dataclasses.replace(other, task=task, **fields), workdir=folder / "baseline")
+    return Baseline(name, result["metrics"][f"eval/{metric}"])

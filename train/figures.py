@@ -100,18 +100,24 @@ def image_grid_figure(
     return figure
 
 
-def attention_figure(weights: ArrayLike, tokens: Sequence[str]) -> "Figure":
-    """A few heads, each a square of weights: rows are what asks, columns what is looked at.
+def attention_figure(
+    weights: ArrayLike, tokens: Sequence[str], looked_at: Sequence[str] | None = None
+) -> "Figure":
+    """A few heads, each a rectangle of weights: rows are what asks, columns what is looked at.
 
     Args:
-      weights: [N T T], each row a distribution.
+      weights: [N T S], each row a distribution.
       tokens: T texts.
+      looked_at: S texts; the same tokens where there are no others.
     """
     weights = np.asarray(weights)
-    if weights.shape[1:] != (len(tokens),) * 2:
-        raise ValueError(f"weights have shape {weights.shape}, expected [N, {len(tokens)}, T]")
-    names = [repr(token)[1:-1] if token.strip() else "␣" for token in tokens]
-    longest = max(map(len, names), default=0)
+    sides = tokens, tokens if looked_at is None else looked_at
+    if weights.shape[1:] != tuple(map(len, sides)):
+        raise ValueError(
+            f"weights have shape {weights.shape}, expected [N, {len(sides[0])}, {len(sides[1])}]"
+        )
+    names, columns = ([_visible(token) for token in side] for side in sides)
+    longest = max(map(len, columns), default=0)
     rows = -(-len(weights) // 2)
     with drawing(WIDTH, (WIDTH / 2 + 0.06 * min(longest, 12)) * rows) as figure:
         for head, square in enumerate(weights):
@@ -121,7 +127,7 @@ def attention_figure(weights: ArrayLike, tokens: Sequence[str]) -> "Figure":
             axes.tick_params(length=0, labelsize=4.5)
             axes.imshow(_shaded(square), interpolation="none", aspect="equal")
             axes.set_title(f"head {head + 1}", fontsize=7.5, pad=3)
-            axes.set_xticks(range(len(names)), names, rotation=90 if longest > 2 else 0)
+            axes.set_xticks(range(len(columns)), columns, rotation=90 if longest > 2 else 0)
             axes.set_yticks(range(len(names)), names)
     return figure
 
@@ -156,6 +162,10 @@ def projection_figure(vectors: ArrayLike, names: Sequence[str]) -> "Figure":
                 color=LIGHT["ink"],
             )
     return figure
+
+
+def _visible(token: str) -> str:
+    return repr(token)[1:-1] if token.strip() else "␣"
 
 
 def residual_figure(predicted: ArrayLike, target: ArrayLike) -> "Figure":

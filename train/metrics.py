@@ -9,6 +9,7 @@ without examples, the F1 of a class with neither. A mean over classes ("macro") 
 classes that are neither predicted nor present.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -152,6 +153,31 @@ def auroc(target: ArrayLike, scores: ArrayLike) -> float:
             f"every target is {present.tolist()}; AUROC needs two classes with examples"
         )
     return float(np.mean([auroc(target == v, scores[:, v]) for v in present]))
+
+
+def bleu(references: Sequence[str], written: Sequence[str]) -> float:
+    """BLEU of a whole corpus (Papineni et al. 2002), 0 to 100, as sacreBLEU has it (Post 2018).
+
+    The geometric mean of the shares of written 1- to 4-grams that the reference has too, times
+    `exp(1 - r/c)` where the c written words are fewer than the r of the references. Words are cut
+    by the library's tokenizer "13a", and capitals count.
+    """
+    import sacrebleu
+
+    return float(sacrebleu.corpus_bleu(list(written), [list(references)]).score)
+
+
+def rouge_l(references: Sequence[str], written: Sequence[str]) -> float:
+    """ROUGE-L (Lin 2004, section 3.1), 0 to 1: the mean F1 of longest common subsequences of words.
+
+    Words are what rouge-score takes for such, lower-cased runs of a to z and digits: it is made for
+    English. They are not stemmed.
+    """
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"])
+    pairs = zip(references, written, strict=True)
+    return float(np.mean([scorer.score(a, b)["rougeL"].fmeasure for a, b in pairs]))
 
 
 def _vectors(target: ArrayLike, predicted: ArrayLike, dtype: type | None = None):

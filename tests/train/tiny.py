@@ -18,6 +18,12 @@ _VERSES = (
     f"{_SHORT} --batch-size 8 --eval-batch-size 16 --task.window 16 "
     "--data.train-split verses[:200] --data.eval-split verses[-20:]"
 )
+_PAIRS = (
+    f"{_SHORT} --batch-size 8 --eval-batch-size 8 --task.beam-size 2 --data.vocab-size 300 "
+    "--data.train-split train[:60] --data.eval-split test[:12] "
+    "--data.max-tokens 24 --data.max-target-tokens 16"
+)
+_SMALL_TRANSFORMER = "--model.num-layers 2 --model.num-heads 2 --model.dim 16 --model.hidden-dim 32"
 _FIELDS = {
     "linear-diabetes": f"{_SHORT} --batch-size 50",
     "logistic-cancer": f"{_SHORT} --batch-size 50",
@@ -44,6 +50,9 @@ _FIELDS = {
         f"{_SHORT} --batch-size 8 --eval-batch-size 200 --model.dim 8 --task.passes 1 "
         "--task.noise-words 8 --data.splits verses[:3000] test"
     ),
+    "translate-en-es": f"{_PAIRS} {_SMALL_TRANSFORMER}",
+    "translate-lstm": f"{_PAIRS} --model.dim 16",
+    "synopsis": f"{_PAIRS} {_SMALL_TRANSFORMER}",
 }
 
 

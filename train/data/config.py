@@ -155,6 +155,31 @@ class WordsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PairedTextConfig(TextConfig):
+    """Names pairs of texts, the second made from the first, and how both are cut into tokens.
+
+    Raises:
+        ValueError: naming the field, its value and the rule.
+    """
+
+    target: str = ""
+    """The feature to be written; `column` is what it is written from."""
+    max_tokens: int = 128
+    """Longer sources are cut there; how many texts were cut is in result.json."""
+    max_target_tokens: int = 128
+    """Longer targets are cut there, and so is what a model writes."""
+    deduplicate: bool = True
+    """Remove repeated pairs from the train split, and those whose source the eval split holds."""
+
+    def __post_init__(self):
+        if self.vocab_size < 260:
+            raise ValueError(f"{self.vocab_size=} must be at least 260: all bytes and four marks")
+        for name in ("max_tokens", "max_target_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     """Which augmentations, and how strong; all are off by default.
 

@@ -18,19 +18,25 @@ from train.errors import UserError
 FILE = "tokenizer.json"  # beside the checkpoints
 UNKNOWN = "[UNK]"
 PAD = "[PAD]"
+BEGIN, END = "[BOS]", "[EOS]"  # of a text that is written from another
 WORDPIECE_MARKS = (PAD, UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
 LINES_AT_ONCE = 4096  # bounds the memory of encodings, which hold far more than token numbers
 
 
-def train_tokenizer(kind: str, vocab_size: int, texts: Sequence[str]) -> Tokenizer:
+def train_tokenizer(
+    kind: str, vocab_size: int, texts: Sequence[str], marks: Sequence[str] = ()
+) -> Tokenizer:
     """A tokenizer of a kind, fitted to texts; the same texts give the same tokenizer.
 
     Args:
         kind: "byte", "character", "word", "bpe" or "wordpiece".
         vocab_size: at most so many tokens for word, bpe and wordpiece.
         texts: the train split.
+        marks: special tokens beside the kind's own, numbered last.
     """
-    return _KINDS[kind](vocab_size, texts)
+    tokenizer = _KINDS[kind](vocab_size - len(marks), texts)
+    tokenizer.add_special_tokens(list(marks))
+    return tokenizer
 
 
 def _byte(vocab_size: int, texts: Sequence[str]) -> Tokenizer:

@@ -4,12 +4,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
+from train.errors import UserError
 from train.gradient import Batch, Metrics, Sync, value_and_grad
 from train.optim import Optimizer
 from train.step import Objects
-from train.task import Task
+from train.task import SampleRequest, Task
 
 
 class Network(Task):
@@ -52,3 +54,14 @@ class Network(Task):
         """The network without dropout, with averaged weights if the optimiser keeps them."""
         model = objects["optimizer"].averaged(objects["model"])
         return nnx.view(model, deterministic=True, raise_if_not_found=False)
+
+    def held_out(self, request: SampleRequest) -> np.ndarray:
+        """The indices of so many held-out examples, evenly spread over the evaluation split."""
+        num = min(16, len(self.data.eval)) if request.num is None else request.num
+        if request.prompt is not None:
+            raise UserError(
+                f"--prompt: recipe {self.recipe.name!r} is no language model; leave it out"
+            )
+        if not 1 <= num <= len(self.data.eval):
+            raise UserError(f"--num {num}: the evaluation split has {len(self.data.eval)} examples")
+        return np.linspace(0, len(self.data.eval) - 1, num).astype(int)

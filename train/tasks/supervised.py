@@ -4,14 +4,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 import zoo
-from train.errors import UserError
 from train.gradient import Batch
 from train.step import Objects
-from train.task import SampleRequest
 from train.tasks.network import Network
 from zoo.layers import Standardize
 
@@ -47,14 +44,3 @@ class Supervised(Network):
     def answer(self, model: Any, query: Any, rngs: nnx.Rngs | None = None) -> jax.Array:
         """The network's outputs on a standardised query."""
         return model(query, rngs=rngs)
-
-    def held_out(self, request: SampleRequest) -> np.ndarray:
-        """The indices of so many held-out examples, evenly spread over the evaluation split."""
-        num = min(16, len(self.data.eval)) if request.num is None else request.num
-        if request.prompt is not None:
-            raise UserError(
-                f"--prompt: recipe {self.recipe.name!r} is no language model; leave it out"
-            )
-        if not 1 <= num <= len(self.data.eval):
-            raise UserError(f"--num {num}: the evaluation split has {len(self.data.eval)} examples")
-        return np.linspace(0, len(self.data.eval) - 1, num).astype(int)

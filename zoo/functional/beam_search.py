@@ -61,7 +61,7 @@ def beam_search(
     """
     if beam_size < 1 or max_tokens < 1:
         raise ValueError(f"{beam_size=} and {max_tokens=} must be at least 1")
-    batch_size = len(first)
+    batch_size = first.shape[0]
     filled = jnp.full((batch_size, beam_size, max_tokens), end_token, first.dtype)
     none = jnp.full((batch_size, beam_size), -jnp.inf)
     search = Search(

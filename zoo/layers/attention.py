@@ -39,7 +39,7 @@ class KVCache:
 
     def write(self, k: Float[Array, "B T K H"], v: Float[Array, "B T K H"]) -> "KVCache":
         """The cache with more tokens; what would lie beyond its end is dropped."""
-        rows, places = jnp.arange(len(k))[:, None], self.positions(k.shape[1])
+        rows, places = jnp.arange(k.shape[0])[:, None], self.positions(k.shape[1])
         return KVCache(
             self.k.at[rows, places].set(k.astype(self.k.dtype), mode="drop"),
             self.v.at[rows, places].set(v.astype(self.v.dtype), mode="drop"),

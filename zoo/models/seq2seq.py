@@ -35,7 +35,7 @@ from jaxtyping import Array, Float, Int, Num
 from zoo.functional.activation import tanh
 from zoo.functional.attention import Mask, padding_mask
 from zoo.functional.init import normal
-from zoo.functional.ops import Ops
+from zoo.functional.ops import Op, Ops
 from zoo.functional.recurrent import length_mask
 from zoo.layers import LSTM, Dropout, Embed, Linear, LSTMState
 from zoo.layers.check import (
@@ -129,6 +129,11 @@ class LSTMSeq2Seq(nnx.Module):
         self.dropout = Dropout(config.dropout_rate)
         self.attention, self.dense = ops.attention, ops.dense
 
+    def set_view(self, attention: Op | None = None) -> None:
+        """For `nnx.view`: another attention function, such as one that also shows its weights."""
+        if attention is not None:
+            self.attention = attention
+
     def __call__(
         self,
         source: Num[Array, "..."],
@@ -158,10 +163,10 @@ class LSTMSeq2Seq(nnx.Module):
     ) -> Float[Array, "B S D"]:
         """h̄, a vector for each source token from all of the source; 0 for the padding."""
         check_tokens(self, source)
-        check_source_lengths(source_lengths, len(source))
+        check_source_lengths(source_lengths, source.shape[0])
         mask = None if source_lengths is None else length_mask(source_lengths, source.shape[1])
         x = self.dropout((self.source or self.target)(source), rngs=rngs)
-        state = self.encoder.initial_state(len(source))
+        state = self.encoder.initial_state(source.shape[0])
         return self.encoder(x, state, mask=mask, rngs=rngs)[0]
 
     def decode(
@@ -174,8 +179,8 @@ class LSTMSeq2Seq(nnx.Module):
     ) -> Float[Array, "B T V"]:
         """Logits of what follows each target token, given the encoded source."""
         check_tokens(self, target)
-        check_pairs(len(target), len(memory))
-        check_source_lengths(source_lengths, len(memory))
+        check_pairs(target.shape[0], memory.shape[0])
+        check_source_lengths(source_lengths, memory.shape[0])
         mask = None if source_lengths is None else padding_mask(source_lengths, memory.shape[1])
         return self._read(target, self._first_state(memory), memory, mask, rngs)[0]
 
@@ -196,16 +201,16 @@ class LSTMSeq2Seq(nnx.Module):
     ) -> DecoderCache:
         """The caches before the first target token of these encoded sources."""
         del num_tokens  # the state is of one size however long the target
-        check_source_lengths(source_lengths, len(memory))
+        check_source_lengths(source_lengths, memory.shape[0])
         if source_lengths is None:
-            source_lengths = jnp.full(len(memory), memory.shape[1])
+            source_lengths = jnp.full(memory.shape[0], memory.shape[1])
         return DecoderCache(_swap_first_axes(self._first_state(memory)), memory, source_lengths)
 
     def _first_state(self, memory: Float[Array, "B S D"]) -> LSTMState:
         """h₀ and c₀ of every layer, `[L, B, D]`, in float32, as they add up over the steps."""
         backward = memory[:, 0, self.config.dim // 2 :]  # which at the first token has read all
         c = self.start(backward).astype(jnp.float32)
-        c = c.reshape(len(memory), self.config.num_layers, self.config.dim).swapaxes(0, 1)
+        c = c.reshape(memory.shape[0], self.config.num_layers, self.config.dim).swapaxes(0, 1)
         return LSTMState(tanh(c), c)
 
     def _read(

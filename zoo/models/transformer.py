@@ -248,7 +248,7 @@ class Transformer(nnx.Module):
     ) -> Float[Array, "B T V"]:
         """Logits of what follows each target token, given the encoded source."""
         check_tokens(self, target)
-        check_pairs(len(target), len(memory))
+        check_pairs(target.shape[0], memory.shape[0])
         memory_mask = self._source_mask(source_lengths, memory.shape)
         num_tokens = target.shape[1]
         x = self._embed(self.target, target, jnp.arange(num_tokens)[None])
@@ -270,11 +270,11 @@ class Transformer(nnx.Module):
         source_lengths: Int[Array, "..."] | None = None,
     ):
         """Caches for so many target tokens, start token included, of these encoded sources."""
-        check_source_lengths(source_lengths, len(memory))
+        check_source_lengths(source_lengths, memory.shape[0])
         if source_lengths is None:
-            source_lengths = jnp.full(len(memory), memory.shape[1])
+            source_lengths = jnp.full(memory.shape[0], memory.shape[1])
         heads = self.config.num_heads, self.config.dim // self.config.num_heads
-        target = KVCache.empty((len(memory), num_tokens, *heads), memory.dtype)
+        target = KVCache.empty((memory.shape[0], num_tokens, *heads), memory.dtype)
 
         def cache(block: DecoderBlock) -> DecoderCache:
             k, v = block.cross.keys_and_values(memory)

@@ -24,6 +24,9 @@ def write_set(
     keys: Any = "default",
 ) -> Path:
     """Writes rows as array_record files in ``root/name/1.0.0`` and returns that folder."""
+    # A composite feature, as sets of translations have one, is whole as it is.
+    composite = isinstance(features, F.FeaturesDict)
+    whole: Any = features if composite else F.FeaturesDict(dict(features))
     supervised: Any = tuple(features) if keys == "default" else keys
 
     class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -33,7 +36,7 @@ def write_set(
         def _info(self) -> tfds.core.DatasetInfo:
             return tfds.core.DatasetInfo(
                 builder=self,
-                features=F.FeaturesDict(dict(features)),
+                features=whole,
                 supervised_keys=supervised,
                 disable_shuffling=True,
             )

@@ -1,0 +1,254 @@
+"""From one text to another: translation, summaries; a model with an encoder and a decoder."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import zoo
+from train import baselines, figures
+from train.config import Recipe
+from train.data import tokenizer
+from train.data.paired_text import PairedText, load_pairs, mark, marked
+from train.errors import UserError
+from train.gradient import Batch, Metrics
+from train.metrics import bleu, rouge_l
+from train.report import Section, Table
+from train.step import Objects
+from train.task import Baseline, Outputs, SampleRequest
+from train.tasks.network import Network
+from zoo.functional.attention import attention, attention_weights
+from zoo.functional.beam_search import beam_search
+
+NUM_SHOWN = 12  # pairs in the report
+NUM_DRAWN = 24  # tokens, at most, of the source whose attention is drawn
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceToSequenceConfig:
+    """The loss of a model from text to text, how it writes, and what it is compared with."""
+
+    label_smoothing: float = 0.1  # ε: targets become (1-ε)·onehot + ε/V (Szegedy et al. 2016)
+    beam_size: int = 4  # hypotheses that it keeps while it writes; 1 is greedy
+    length_penalty: float = 0.6  # α of beam search: 0 favours short texts (Wu et al. 2016, eq. 14)
+    baseline: Literal["none", "copy", "first-words", "translate-lstm"] = "copy"  # what it must beat
+
+    def __post_init__(self):
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing={self.label_smoothing} must lie in [0, 1)")
+        if self.beam_size < 1:
+            raise ValueError(f"beam_size={self.beam_size} must be at least 1, which is greedy")
+        if not 0 <= self.length_penalty < math.inf:
+            raise ValueError(
+                f"length_penalty={self.length_penalty} must be 0 (none) or more, and finite"
+            )
+
+
+class SequenceToSequence(Network):
+    """Minimises `-1/T Σ_t log p(y_t | y_<t, x)` (Sutskever et al. 2014, section 2), smoothed.
+
+    What it writes for all of the held-out sources is a part of every evaluation, so that the metric
+    that a text is judged by has a curve, and decides which checkpoint is the best.
+    """
+
+    summary_metric = "train/accuracy"
+    data: PairedText
+
+    @classmethod
+    def load(cls, recipe: Recipe, folder: Path | None = None) -> PairedText:
+        return load_pairs(recipe.data, tokenizer.of_run(folder))
+
+    @property
+    def config(self) -> SequenceToSequenceConfig:
+        return self.recipe.task
+
+    def files(self) -> dict[str, str]:
+        return {tokenizer.FILE: self.data.tokenizer.to_str(pretty=True)}
+
+    def build(self, rngs: nnx.Rngs) -> Objects:
+        config = self.recipe.model.for_vocab(self.data.tokenizer.get_vocab_size())
+        return self.network(zoo.build(config, rngs=rngs, ops=self.ops), rngs)
+
+    def loss(self, model, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        inputs, labels, real = _shifted(batch)
+        logits = model(
+            batch["source"],
+            inputs,
+            source_lengths=batch["source_lengths"],
+            rngs=nnx.Rngs(dropout=key),
+        )
+        losses = self.ops.softmax_cross_entropy(logits, labels, self.config.label_smoothing)
+        # A comparison with the largest logit: argmax takes several times as long on a CPU.
+        chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+        right = chosen == logits.max(-1)
+        return _mean(losses, real), {"train/accuracy": _mean(right.astype(losses.dtype), real)}
+
+    def eval_step(self, objects: Objects, batch: Batch) -> dict[str, jax.Array]:
+        model, lengths = self.trained(objects), batch["source_lengths"]
+        inputs, labels, real = _shifted(batch)
+        memory = model.encode(batch["source"], lengths)
+        losses = self.ops.softmax_cross_entropy(model.decode(inputs, memory, lengths), labels)
+        return {
+            "loss": jnp.where(real, losses, 0).sum(-1),  # of all tokens of a target
+            "tokens": real.sum(-1),
+            "written": self._write(model, memory, lengths),
+        }
+
+    def summarise(self, outputs: Outputs) -> dict[str, float]:
+        """Nats a token over all held-out tokens, BLEU (0 to 100) and ROUGE-L (0 to 1)."""
+        loss = float(outputs["loss"].sum(dtype=np.float64) / outputs["tokens"].sum())
+        written, references = self.texts(outputs["written"]), self.data.eval_texts["target"]
+        return {
+            "loss": loss,
+            "perplexity": math.exp(loss),
+            "bleu": bleu(references, written),
+            "rouge_l": rouge_l(references, written),
+        }
+
+    def baseline(self, folder: Path) -> Baseline | None:
+        if self.config.baseline == "none":
+            return None
+        if self.config.baseline == "copy":
+            return baselines.copied_source(self.data)
+        if self.config.baseline == "first-words":
+            return baselines.first_words(self.data)
+        return baselines.translate_lstm(self.recipe, folder)
+
+    def query(self, batch: Any) -> Any:
+        return {name: batch[name] for name in ("source", "source_lengths")}
+
+    def predict(self, objects: Objects, inputs: Any) -> dict[str, jax.Array]:
+        """The best target of each source by beam search: tokens [B, T], end marks after the end."""
+        model, lengths = self.trained(objects), inputs["source_lengths"]
+        return {"tokens": self._write(model, model.encode(inputs["source"], lengths), lengths)}
+
+    def _write(self, model: Any, memory: jax.Array, lengths: jax.Array) -> jax.Array:
+        most = self.recipe.data.max_target_tokens + 1  # the end mark too
+        begin = mark(self.data.tokenizer, tokenizer.BEGIN)
+        tokens, _ = beam_search(
+            model.step,
+            model.empty_caches(memory, most, lengths),
+            jnp.full(memory.shape[0], begin),
+            beam_size=self.config.beam_size,
+            max_tokens=most,
+            end_token=mark(self.data.tokenizer, tokenizer.END),
+            alpha=self.config.length_penalty,
+            batch_axis=1 if _is_scanned(self.recipe.model) else 0,
+        )
+        return tokens[:, 0]
+
+    def texts(self, tokens: np.ndarray) -> list[str]:
+        """What tokens [R, T] say, each row up to its first end mark; marks are left out."""
+        end = mark(self.data.tokenizer, tokenizer.END)
+        rows = [row[: row.index(end)] if end in row else row for row in tokens.tolist()]
+        return self.data.tokenizer.decode_batch(rows)
+
+    def sections(self, objects: Objects, outputs: Outputs) -> list[Section]:
+        rows = self.held_out(SampleRequest(num=min(NUM_SHOWN, len(self.data.eval))))
+        sides = self.data.eval_texts
+        written = self.texts(outputs["written"][rows])
+        shown = [
+            (sides["source"][row], sides["target"][row], text)
+            for row, text in zip(rows, written, strict=True)
+        ]
+        return [
+            Section(
+                "What it writes",
+                "Held-out sources from the shortest to the longest, what belongs to them, and what "
+                "the network writes.",
+                Table(("source", "reference", "written"), shown),
+            ),
+            *self._attention_sections(objects, outputs),
+        ]
+
+    def _attention_sections(self, objects: Objects, outputs: Outputs) -> list[Section]:
+        """Where the decoder looks in a held-out source while it writes."""
+        if _is_scanned(self.recipe.model):  # the weights do not leave the scan
+            return []
+        seen: list[jax.Array] = []
+
+        def showing(q, k, v, mask=None, bias=None):
+            seen.append(attention_weights(q, k, mask, bias))
+            return attention(q, k, v, mask, bias)
+
+        held_out = self.data.eval.columns
+        row = max(int(np.searchsorted(self.data.eval.lengths["source"], NUM_DRAWN, "right")) - 1, 0)
+        source = held_out["source"][row][:NUM_DRAWN]
+        end = mark(self.data.tokenizer, tokenizer.END)
+        written = outputs["written"][row].tolist()
+        written = written[: min(written.index(end) + 1 if end in written else NUM_DRAWN, NUM_DRAWN)]
+        target = [mark(self.data.tokenizer, tokenizer.BEGIN), *written[:-1]]
+        model = self.trained(objects)
+        memory = model.encode(jnp.asarray(source)[None])
+        nnx.view(model, attention=showing).decode(jnp.asarray(target)[None], memory)
+        # A Transformer's decoder looks at the target and at the source in turn, an LSTM's once.
+        crossing = seen[1::2] or seen
+        return [
+            Section(
+                f"Attention to the source in layer {layer + 1}",
+                "Each row is a token that it writes, each column a token of the source; darker is "
+                f"more weight. The first {min(4, crossing[layer].shape[1])} heads.",
+                figures.attention_figure(
+                    np.asarray(crossing[layer][0, :4]),
+                    self._readable(written),
+                    self._readable(source.tolist()),
+                ),
+            )
+            for layer in sorted({0, len(crossing) - 1})
+        ]
+
+    def _readable(self, tokens: list[int]) -> list[str]:
+        decode = self.data.tokenizer.decode
+        return [decode([token], skip_special_tokens=False) for token in tokens]
+
+    def sample(self, objects: Objects, request: SampleRequest) -> list[dict[str, Any]]:
+        """What it writes for the prompt, or for held-out sources evenly spread over the split."""
+        if request.out is not None:
+            raise UserError(f"--out {request.out}: a text is printed and not drawn; leave it out")
+        if request.prompt is None:
+            rows = self.held_out(request)
+            written = self._answer(objects, self.query(self.data.eval.gather(rows)))
+            sides = self.data.eval_texts
+            return [
+                {
+                    "example": int(row),
+                    "source": sides["source"][row],
+                    "reference": sides["target"][row],
+                    "written": text,
+                }
+                for row, text in zip(rows, written, strict=True)
+            ]
+        if not request.prompt.strip():
+            raise UserError("--prompt has no text; give at least one word, or leave it out")
+        limit = self.recipe.data.max_tokens
+        (tokens,), _ = marked(self.data.tokenizer, [request.prompt], "source", limit)
+        beyond = len(tokenizer.encode(self.data.tokenizer, [request.prompt])[0]) - limit
+        query = {"source": tokens[None], "source_lengths": np.array([len(tokens)], np.int32)}
+        (written,) = self._answer(objects, query)
+        unseen = {"prompt_tokens_unseen": beyond} if beyond > 0 else {}
+        return [{"prompt": request.prompt, **unseen, "written": written}]
+
+    def _answer(self, objects: Objects, query: Any) -> list[str]:
+        predict = jax.jit(lambda query: self.predict(objects, query)["tokens"])
+        return self.texts(np.asarray(predict(query)))
+
+
+def _shifted(batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What the decoder reads, what is to follow each token, and which of that is no padding."""
+    target, lengths = batch["target"], batch["target_lengths"]
+    real = jnp.arange(target.shape[1] - 1) < lengths[:, None] - 1
+    return target[:, :-1], target[:, 1:], real
+
+
+def _mean(values: jax.Array, real: jax.Array) -> jax.Array:
+    """The mean of what is no padding."""
+    return jnp.where(real, values, 0).sum() / real.sum()
+
+
+def _is_scanned(config: Any) -> bool:
+    return getattr(config, "scan", False)
