@@ -61,7 +61,8 @@ class Program:
             return jax.tree.leaves(nnx.state(objects)), metrics
 
         for batch in batches:
-            self._train[_shapes(batch)] = self._compile(jax.jit(run, donate_argnums=0), batch)
+            if (shapes := _shapes(batch)) not in self._train:
+                self._train[shapes] = self._compile(jax.jit(run, donate_argnums=0), batch)
 
     def compile_eval(self, step: EvalStep, batch: AnyBatch) -> None:
         """Compiles ``step`` for batches of the shapes of ``batch``; it changes no state."""
