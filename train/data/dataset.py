@@ -52,7 +52,7 @@ class MixedSource:
 
     One epoch has as many rows as all sources together, split among them by weight (largest
     remainder), so a weight above a source's share repeats its rows and one below leaves some for
-    the next epoch: see :class:`train.data.pipeline.EpochOrder`.
+    the next epoch: see :class:`train.data.tables.EpochOrder`.
     """
 
     in_memory: ClassVar[bool] = False  # its parts say it

@@ -1,17 +1,12 @@
-"""From a source to batches: seeded order, shards, background threads, the device, the position.
+"""From a source to batches on the device: background threads, prefetching, the position.
 
-The order of rows is a function of (seed, epoch) alone, and batch k is rows k*B .. (k+1)*B of the
-endless sequence of epochs. So a position is one number, nothing is ever dropped at the end of an
-epoch, the batches are the same on one process and on many (process p of P takes the p-th of P equal
-parts of every batch), and a run can go on with another number of processes.
+Which rows a batch has, and in which order, :mod:`train.data.tables` says.
 """
 
 import os
-import sys
 from collections import deque
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import grain
@@ -19,11 +14,9 @@ import jax
 import numpy as np
 
 from train.data.dataset import ArraySource, Batch, MixedSource, Source
-from train.data.sequences import SequenceSource, make_buckets
+from train.data.sequences import SequenceSource
+from train.data.tables import AllRows, BucketTable, EpochOrder, EvalTable, TrainTable
 from train.errors import UserError
-
-_NO_ROWS = np.zeros(0, np.int64)
-_BLOCK_BYTES = 2**18  # of rows in memory that are gathered at once; they stay in the second cache
 
 
 @runtime_checkable
@@ -43,183 +36,6 @@ class Batches(Protocol):
         ...
 
 
-class EpochOrder:
-    """The endless order of rows: epoch e is a permutation drawn from (seed, e).
-
-    With weights, epoch e of R rows takes ``counts[i]`` rows from part i, the next ones of that
-    part's own endless shuffled order, and shuffles them among each other: proportions are exact in
-    every epoch and every row of a part is seen once before any is seen again.
-
-    Raw Philox output is sorted, rather than calling ``Generator.permutation``, because numpy keeps
-    the former the same in all versions and not the latter.
-    """
-
-    def __init__(self, source: Sized, seed: int, stream: int = 0):
-        """Draws for ``source`` from (seed, epoch) and numbered streams from ``stream`` on."""
-        mixed = isinstance(source, MixedSource)
-        self.sizes = [len(part) for part in source.parts] if mixed else [len(source)]
-        weights = source.weights if mixed else (1.0,)
-        self.seed, self.stream = seed, stream
-        self.length = sum(self.sizes)
-        self.counts = _shares(self.length, weights)
-        self.epoch = lru_cache(maxsize=2)(self._epoch)  # a batch touches one epoch or two
-        self.epoch(0)  # sorting millions of rows takes a second, which no step should wait for
-
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        """Row numbers at positions ``start`` to ``stop`` of the endless order, int64."""
-        pieces = []
-        while start < stop:
-            epoch, offset = divmod(start, self.length)
-            piece = self.epoch(epoch)[offset : offset + stop - start]
-            pieces.append(piece)
-            start += len(piece)
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-
-    def _epoch(self, epoch: int) -> np.ndarray:
-        if len(self.sizes) == 1:
-            return self.permutation(self.length, 1, epoch)
-        chosen, first = [], 0
-        for part, (size, count) in enumerate(zip(self.sizes, self.counts, strict=True)):
-            start = epoch * count
-            passes = range(start // size, -(-(start + count) // size))
-            endless = [self.permutation(size, part + 1, i) for i in passes]
-            offset = start - passes.start * size if endless else 0
-            chosen.append(first + np.concatenate([_NO_ROWS, *endless])[offset : offset + count])
-            first += size
-        return np.concatenate(chosen)[self.permutation(self.length, 0, epoch)]
-
-    def permutation(self, size: int, stream: int, epoch: int) -> np.ndarray:
-        """One drawn from (seed, stream, epoch), int64 [size]."""
-        key, counter = [self.seed, epoch], [0, 0, 0, self.stream + stream]
-        bits = np.random.Philox(key=key, counter=counter)
-        # Not stable, which is twice as fast: two of 64 bits alike are not met in practice.
-        return np.argsort(bits.random_raw(size))
-
-
-def _shares(total: int, weights: tuple[float, ...]) -> list[int]:
-    """Splits ``total`` in proportion to ``weights`` by the largest-remainder rule."""
-    exact = np.asarray(weights, np.float64) / sum(weights) * total
-    counts = np.floor(exact).astype(int)
-    for i in np.argsort(counts - exact, kind="stable")[: total - counts.sum()]:
-        counts[i] += 1
-    return counts.tolist()
-
-
-class _TrainTable:
-    """Batch k as element k of an endless random-access table."""
-
-    def __init__(
-        self,
-        source: Source,
-        order: EpochOrder,
-        batch_size: int,
-        shard: tuple[int, int],
-    ):
-        self._source, self._order, self._batch_size = source, order, batch_size
-        self._index, self._count = shard
-
-    def __len__(self) -> int:
-        return sys.maxsize
-
-    def __getitem__(self, index: int) -> Batch:
-        return self._source.gather(self._rows(index, index + 1))
-
-    def block(self, index: int) -> list[Batch]:
-        """The batches from ``index`` on of which about ``_BLOCK_BYTES`` hold, in one gather."""
-        row = self._source.gather(np.zeros(1, np.int64))
-        row_bytes = sum(column.nbytes for column in row.values())
-        count = max(1, _BLOCK_BYTES // max(1, row_bytes * self._batch_size))
-        rows = self._rows(index, index + count)
-        columns = self._source.gather(rows)
-        size = len(rows) // count
-        return [
-            {name: column[start : start + size] for name, column in columns.items()}
-            for start in range(0, len(rows), size)
-        ]
-
-    def _rows(self, first: int, last: int) -> np.ndarray:
-        """This process's rows of the batches ``first`` to ``last``."""
-        rows = self._order.rows(first * self._batch_size, last * self._batch_size)
-        return rows.reshape(last - first, self._count, -1)[:, self._index].reshape(-1)
-
-
-class _AllRows:
-    """Every batch is all rows as they lie: means over them are the same in any order."""
-
-    def __init__(self, source: Source, shard: tuple[int, int]):
-        index, count = shard
-        self._batch = {k: np.split(column, count)[index] for k, column in source.arrays().items()}
-
-    def block(self, index: int) -> list[Batch]:
-        """The one batch that there is."""
-        return [self._batch]
-
-
-class _BucketTable:
-    """Batches of rows of about the same length; see :mod:`train.data.sequences`.
-
-    An epoch has so many batches of each bucket as its share of the rows, shuffled among each other;
-    within a bucket the order of rows is endless, as :class:`EpochOrder` has it.
-    """
-
-    def __init__(self, source: SequenceSource, batch_size: int, seed: int, shard: tuple[int, int]):
-        self._source, self._batch_size = source, batch_size
-        self._index, self._count = shard
-        self._buckets = make_buckets(source.lengths, batch_size)
-        self._orders = [EpochOrder(b.rows, seed, 2 * i) for i, b in enumerate(self._buckets)]
-        total = len(source) // batch_size
-        sizes = tuple(float(len(bucket.rows)) for bucket in self._buckets)
-        self._shares = [max(1, share) for share in _shares(total, sizes)]
-        self._plan = lru_cache(maxsize=2)(self._draw_plan)
-
-    def _draw_plan(self, epoch: int) -> np.ndarray:
-        """The bucket of each batch of an epoch."""
-        plan = np.repeat(np.arange(len(self._shares)), self._shares)
-        return plan[self._orders[0].permutation(len(plan), 0, epoch)]
-
-    def block(self, index: int) -> list[Batch]:
-        """The batch ``index``; the next one may have another shape."""
-        epoch, place = divmod(index, sum(self._shares))
-        plan = self._plan(epoch)
-        i = plan[place]
-        number = epoch * self._shares[i] + int((plan[:place] == i).sum())
-        local = self._batch_size // self._count
-        start = number * self._batch_size + self._index * local
-        bucket = self._buckets[i]
-        rows = bucket.rows[self._orders[i].rows(start, start + local)]
-        return [self._source.gather(rows, bucket.steps)]
-
-    def examples(self) -> list[Batch]:
-        """One batch of each shape."""
-        rows = np.zeros(self._batch_size // self._count, np.int64)
-        return [self._source.gather(rows, bucket.steps) for bucket in self._buckets]
-
-    @property
-    def padding(self) -> float:
-        """The share of padding in an epoch's batches."""
-        pairs = list(zip(self._buckets, self._shares, strict=True))
-        lengths = self._source.lengths.values()
-        real = sum(n * sum(column[b.rows].mean() for column in lengths) for b, n in pairs)
-        return 1 - float(real / sum(n * sum(b.steps.values()) for b, n in pairs))
-
-
-class _EvalTable:
-    """Batch k of one pass in order, padded to full size with its first row."""
-
-    def __init__(self, source: Source, batch_size: int, shard: tuple[int, int]):
-        self._source, self._batch_size = source, batch_size
-        self._index, self._count = shard
-
-    def __len__(self) -> int:
-        return -(-len(self._source) // self._batch_size)
-
-    def __getitem__(self, index: int) -> Batch:
-        local = self._batch_size // self._count
-        rows = index * self._batch_size + self._index * local + np.arange(local)
-        mask = rows < len(self._source)
-        return {**self._source.gather(np.where(mask, rows, 0)), "mask": mask}
-
-
 class TrainBatches:
     """Endless shuffled batches; those of records are made ahead in background threads by grain."""
 
@@ -228,16 +44,16 @@ class TrainBatches:
         self.padding: float | None = None
         """The share of padding in batches of sequences."""
         if isinstance(source, SequenceSource):
-            table = _BucketTable(source, batch_size, seed, shard)
+            table = BucketTable(source, batch_size, seed, shard)
             self._iterator, self._examples = _InMemory(table), table.examples()
             self.padding = table.padding
             return
         local = batch_size // shard[1]
         self._examples = [source.gather(np.zeros(local, np.int64))]
         if batch_size == len(source) and isinstance(source, ArraySource):
-            self._iterator = _InMemory(_AllRows(source, shard))
+            self._iterator = _InMemory(AllRows(source, shard))
             return
-        table = _TrainTable(source, EpochOrder(source, seed), batch_size, shard)
+        table = TrainTable(source, EpochOrder(source, seed), batch_size, shard)
         self._iterator = _InMemory(table) if _is_in_memory(source) else _read_ahead(table)
 
     def examples(self) -> list[Batch]:
@@ -307,7 +123,7 @@ def eval_batches(
     Raises:
         UserError: when the batch is not divisible by the processes.
     """
-    table = _EvalTable(source, batch_size, _checked_shard(batch_size, shard))
+    table = EvalTable(source, batch_size, _checked_shard(batch_size, shard))
     return (table[i] for i in range(len(table))) if _is_in_memory(source) else _read_ahead(table)
 
 
@@ -318,7 +134,7 @@ class _InMemory:
     each step leaves the caches cold, one gather of many batches costs hardly more than one of one.
     """
 
-    def __init__(self, table: _TrainTable | _BucketTable | _AllRows):
+    def __init__(self, table: TrainTable | BucketTable | AllRows):
         self._table, self._next = table, 0
         self._block: deque[Batch] = deque()
 
@@ -344,7 +160,7 @@ def _is_in_memory(source: Source) -> bool:
     return all(part.in_memory for part in parts)
 
 
-def _read_ahead(table: _TrainTable | _EvalTable) -> grain.DatasetIterator:
+def _read_ahead(table: TrainTable | EvalTable) -> grain.DatasetIterator:
     """An iterator over the table with ``get_state`` and ``set_state``, its reads made ahead."""
     threads = os.cpu_count() or 1
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from train.data import DataConfig, eval_batches, load, to_device, train_batches
 from train.data.dataset import ArraySource, MixedSource, Source
-from train.data.pipeline import EpochOrder
+from train.data.tables import EpochOrder
 from train.errors import UserError
 
 
