@@ -183,7 +183,12 @@ def _recorded_on(context: Context, names: Sequence[str]) -> str:
     found = [result for name in names if (result := context.result(name))]
     if not found:
         return "No run has been recorded yet."
-    places = sorted({_place(result) for result in found})
+    commits: dict[str, set[str]] = {}
+    for result in found:
+        commits.setdefault(_place(result), set()).add(result.get("commit", "")[:12])
+    places = [
+        _with_commits(place, sorted(filter(None, commits[place]))) for place in sorted(commits)
+    ]
     missing = "" if len(found) == len(names) else " The others are not recorded yet."
     return (
         f"Recorded with {'; '.join(places)}. The training time leaves out compilation, evaluation "
@@ -193,11 +198,16 @@ def _recorded_on(context: Context, names: Sequence[str]) -> str:
 
 def _place(result: dict[str, Any]) -> str:
     versions = result["versions"]
-    commit = f", commit {result['commit'][:12]}" if result.get("commit") else ""
     return (
         f"JAX {versions['jax']}, Flax {versions['flax']}, Python {versions['python']} on "
-        f"{result['device']}{commit}"
+        f"{result['device']}"
     )
+
+
+def _with_commits(place: str, commits: Sequence[str]) -> str:
+    if not commits:
+        return place
+    return f"{place}, commit{'s' if commits[1:] else ''} {', '.join(commits)}"
 
 
 def result_details(context: Context, *recipes: str) -> str:
