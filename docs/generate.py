@@ -204,6 +204,10 @@ def _place(result: dict[str, Any]) -> str:
     )
 
 
+def _commits(results: Sequence[dict[str, Any]]) -> list[str]:
+    return sorted({result["commit"][:12] for result in results if result.get("commit")})
+
+
 def _with_commits(place: str, commits: Sequence[str]) -> str:
     if not commits:
         return place
@@ -233,7 +237,7 @@ def _details(context: Context, name: str) -> str:
         ("steps a second", f"{result['steps_per_second']:,.1f}"),
         *([("waiting for data", f"{wait:.2%} of training")] if wait is not None else []),
         *([("FLOPs of a step, counted by XLA", f"{flops:.3g}")] if flops else []),
-        ("recorded with", _place(result)),
+        ("recorded with", _with_commits(_place(result), _commits([result]))),
         ("SHA-256 of the parameters", f"`{result['params_sha256'][:16]}...`"),
         ("command", f"`{result['command']}`"),
     ]
