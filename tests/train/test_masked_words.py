@@ -34,9 +34,9 @@ def test_the_loss_is_that_of_the_hidden_words(built):
     x = model["encoder"](batch["tokens"])
     logits = torch.tensor(np.array(model["head"](x, model["encoder"].tokens.table[...])))
     rows = np.arange(6)[:, None]
-    wanted = torch.tensor(np.asarray(batch["targets"], np.int64))
+    wanted = torch.tensor(np.array(batch["targets"], np.int64))
     expected = torch.nn.functional.cross_entropy(
-        logits[rows, np.asarray(batch["positions"])].flatten(0, 1), wanted.flatten()
+        logits[rows, np.array(batch["positions"])].flatten(0, 1), wanted.flatten()
     )
     np.testing.assert_allclose(loss, expected.item(), rtol=1e-5)
     np.testing.assert_allclose(metrics["train/perplexity"], np.exp(expected.item()), rtol=1e-5)

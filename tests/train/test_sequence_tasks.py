@@ -170,7 +170,7 @@ def test_a_recipe_takes_somebody_elses_texts(tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("--data.column nothing", "has no text feature 'nothing'; it has text"),
+        ("--data.column nothing", "has no text feature 'nothing'; it has source, text"),
         ("--data.target text", "has no label feature 'text'; it has label: --data.target"),
         ("--data.max-tokens 0", "must be at least 1"),
         ("--data.vocab-size 3", "must be at least 258"),

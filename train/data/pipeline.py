@@ -43,22 +43,22 @@ class TrainBatches:
         self._identity = {"batch_size": batch_size, "seed": seed, "num_rows": len(source)}
         self.padding: float | None = None
         """The share of padding in batches of sequences."""
+        self._source, self._rows = source, batch_size // shard[1]
+        self._buckets: BucketTable | None = None
         if isinstance(source, SequenceSource):
-            table = BucketTable(source, batch_size, seed, shard)
-            self._iterator, self._examples = _InMemory(table), table.examples()
-            self.padding = table.padding
-            return
-        local = batch_size // shard[1]
-        self._examples = [source.gather(np.zeros(local, np.int64))]
-        if batch_size == len(source) and isinstance(source, ArraySource):
+            self._buckets = BucketTable(source, batch_size, seed, shard)
+            self.padding, self._iterator = self._buckets.padding, _InMemory(self._buckets)
+        elif batch_size == len(source) and isinstance(source, ArraySource):
             self._iterator = _InMemory(AllRows(source, shard))
-            return
-        table = TrainTable(source, EpochOrder(source, seed), batch_size, shard)
-        self._iterator = _InMemory(table) if _is_in_memory(source) else _read_ahead(table)
+        else:
+            table = TrainTable(source, EpochOrder(source, seed), batch_size, shard)
+            self._iterator = _InMemory(table) if _is_in_memory(source) else _read_ahead(table)
 
     def examples(self) -> list[Batch]:
         """One batch of each shape that will come, for compiling."""
-        return self._examples
+        if self._buckets is not None:
+            return self._buckets.examples()
+        return [self._source.gather(np.zeros(self._rows, np.int64))]
 
     def __iter__(self) -> "TrainBatches":
         return self

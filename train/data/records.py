@@ -98,7 +98,8 @@ def open_columns(folder: Path, *wanted: Wanted) -> tuple[Prepared, list[str]]:
 
 
 def _find(folder: Path, keys: Any, features: dict[str, Any], want: Wanted) -> str:
-    fitting = [name for name, feature in features.items() if KINDS[want.kind](feature)]
+    # In an order of their own: features.json has none.
+    fitting = sorted(name for name, feature in features.items() if KINDS[want.kind](feature))
     if not want.name and keys and keys[want.key] in fitting:
         return keys[want.key]
     if want.name in fitting or (not want.name and len(fitting) == 1):
