@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from jax import export
 from rich.console import Console
 
@@ -58,6 +57,7 @@ def widened(batch, more=3, filler=5):
 
 def test_the_loss_is_pytorchs(built):
     """Smoothed cross-entropy, the mean of all tokens but those that are padding."""
+    torch = pytest.importorskip("torch")
     task, objects = built
     batch = pairs(task.data.train, 6)
     model = task.trained(objects)

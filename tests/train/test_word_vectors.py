@@ -8,11 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from flax import nnx
 
 import zoo
-from benchmarks.twins.torch_word2vec import SkipGram as TorchSkipGram
 from tests.close import assert_close
 from tests.train import tiny
 from tests.zoo.compare import random
@@ -29,11 +27,13 @@ from train.tasks.word_vectors import pairs_of
 
 def torch_loss(score, noise):
     """Equation 4, pair by pair."""
+    torch = pytest.importorskip("torch")
     sigmoid = torch.nn.functional.logsigmoid
     return -sigmoid(score) - sigmoid(-noise).sum(-1)
 
 
 def test_the_loss_and_its_gradient_are_those_of_pytorch():
+    torch = pytest.importorskip("torch")
     scores, noise = random(7, seed=1), random(7, 5, seed=2)
     tensors = [torch.tensor(np.asarray(x), requires_grad=True) for x in (scores, noise)]
     expected = torch_loss(*tensors)
@@ -88,6 +88,9 @@ def batch_of(task, num: int):
 
 
 def test_a_step_is_the_updates_of_pytorch(task):
+    pytest.importorskip("torch")
+    from benchmarks.twins.torch_word2vec import SkipGram as TorchSkipGram
+
     objects = task.build(nnx.Rngs(0))
     model, config = objects["model"], task.config
     model.contexts.table[...] = 0.1 * random(*model.contexts.table.shape)
