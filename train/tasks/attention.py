@@ -16,30 +16,47 @@ NUM_DRAWN = 24  # tokens of a text that still can be read beside a figure
 NUM_HEADS = 4
 
 
-def sections(model: Any, run: Callable[[Any], Any], words: Sequence[str]) -> list[Section]:
-    """The heads of the first and the last layer over one text.
+def seen(model: Any, run: Callable[[Any], Any]) -> list[jax.Array]:
+    """The weights of every attention of a model, in the order in which they are computed.
 
     Args:
-        model: whose attention is drawn; of one without, or with scanned layers, nothing is.
-        run: calls the model it is given on that text, as a batch of one.
-        words: the text, a word for each token.
+        model: of one without attention, or with scanned layers, which keep theirs, there are none.
+        run: calls the model it is given on one text, as a batch of one.
     """
-    seen: list[jax.Array] = []
+    found: list[jax.Array] = []
 
     def showing(q, k, v, mask=None, bias=None):
-        seen.append(attention_weights(q, k, mask, bias))
+        found.append(attention_weights(q, k, mask, bias))
         return attention(q, k, v, mask, bias)
 
     run(nnx.view(model, attention=showing, raise_if_not_found=False))
-    if any(isinstance(weights, jax.core.Tracer) for weights in seen):
-        return []
+    return [] if any(isinstance(weights, jax.core.Tracer) for weights in found) else found
+
+
+def sections(
+    layers: Sequence[jax.Array],
+    words: Sequence[str],
+    looked_at: Sequence[str] | None = None,
+    *,
+    title: str = "Attention",
+) -> list[Section]:
+    """The heads of the first and the last layer over one text.
+
+    Args:
+        layers: weights [1, N, T, S] of each.
+        words: that look, T.
+        looked_at: S words, where they are others.
+        title: what comes before the number of the layer.
+    """
     return [
         Section(
-            f"Attention in layer {layer + 1}",
-            "Each row is a token, each column a token it may look at; darker is more weight. "
-            f"The first {min(NUM_HEADS, seen[layer].shape[1])} heads, on held-out text.",
-            figures.attention_figure(np.asarray(seen[layer][0, :NUM_HEADS]), words),
+            f"{title} in layer {layer + 1}",
+            "Each row is a token that looks, each column a token it may look at; darker is more "
+            f"weight. The first {min(NUM_HEADS, layers[layer].shape[1])} heads, on held-out text.",
+            figures.attention_figure(
+                np.asarray(layers[layer][0, :NUM_HEADS]), words, looked_at or words
+            ),
         )
-        for layer in sorted({0, len(seen) - 1})
-        if seen
+        for layer in sorted({0, len(layers) - 1})
+        if layers
     ]

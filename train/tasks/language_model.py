@@ -22,7 +22,7 @@ from train.report import Section, Table
 from train.step import Objects
 from train.task import Baseline, Outputs, SampleRequest
 from train.tasks import attention
-from train.tasks.network import Network
+from train.tasks.text import TextTask
 from zoo.functional.generate import generate
 from zoo.functional.sampling import sample
 
@@ -49,7 +49,7 @@ def check_window(recipe: Recipe) -> None:
         )
 
 
-class LanguageModel(Network):
+class LanguageModel(TextTask):
     """Minimises ``-1/T Σ_t log p(x_t | x_<t)`` (Bengio et al. 2003, section 2), in nats a token."""
 
     summary_metric = "train/perplexity"
@@ -64,12 +64,8 @@ class LanguageModel(Network):
     def config(self) -> LanguageModelConfig:
         return self.recipe.task
 
-    def files(self) -> dict[str, str]:
-        return {tokenizer.FILE: self.data.tokenizer.to_str(pretty=True)}
-
     def build(self, rngs: nnx.Rngs) -> Objects:
-        config = self.recipe.model.for_vocab(self.data.tokenizer.get_vocab_size())
-        return self.network(zoo.build(config, rngs=rngs, ops=self.ops), rngs)
+        return self.network(zoo.build(self.model_config, rngs=rngs, ops=self.ops), rngs)
 
     def loss(self, model, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
         logits = model(batch["inputs"], rngs=nnx.Rngs(dropout=key))
@@ -114,11 +110,10 @@ class LanguageModel(Network):
 
     def _attention_sections(self, objects: Objects) -> list[Section]:
         tokens = self.data.eval.tokens[: min(attention.NUM_DRAWN, self.config.window)]
-        return attention.sections(
-            self.trained(objects),
-            lambda model: model(jnp.asarray(tokens)[None]),
-            [self.data.tokenizer.decode([token]) for token in tokens],
+        layers = attention.seen(
+            self.trained(objects), lambda model: model(jnp.asarray(tokens)[None])
         )
+        return attention.sections(layers, [self.data.tokenizer.decode([token]) for token in tokens])
 
     def sample(self, objects: Objects, request: SampleRequest) -> list[dict[str, Any]]:
         """Texts that go on from a prompt, a line break by default.

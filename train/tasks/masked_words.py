@@ -22,7 +22,7 @@ from train.step import Objects
 from train.task import Baseline, Outputs, SampleRequest
 from train.tasks import attention
 from train.tasks.language_model import check_window
-from train.tasks.network import Network
+from train.tasks.text import TextTask
 from zoo.models.bert import BERT
 from zoo.models.bert import MaskedWords as MaskedWordsHead
 
@@ -45,7 +45,7 @@ class MaskedWordsConfig:
             raise ValueError(f"mask_rate={self.mask_rate} must lie in (0, 1)")
 
 
-class MaskedWords(Network):
+class MaskedWords(TextTask):
     """Minimises ``-1/M Σ_m log p(x_m | text with the M words hidden)`` (Devlin et al. 2019)."""
 
     summary_metric = "train/perplexity"
@@ -66,11 +66,8 @@ class MaskedWords(Network):
     def config(self) -> MaskedWordsConfig:
         return self.recipe.task
 
-    def files(self) -> dict[str, str]:
-        return {tokenizer.FILE: self.data.tokenizer.to_str(pretty=True)}
-
     def build(self, rngs: nnx.Rngs) -> Objects:
-        config = self.recipe.model.for_vocab(self.data.tokenizer.get_vocab_size())
+        config = self.model_config
         encoder = BERT(config, rngs=rngs, ops=self.ops)
         head = MaskedWordsHead(config, rngs=rngs, ops=self.ops)
         return self.network(nnx.Dict(encoder=encoder, head=head), rngs)
@@ -146,8 +143,10 @@ class MaskedWords(Network):
     def sections(self, objects: Objects, outputs: Outputs) -> list[Section]:
         request = SampleRequest(num=8)
         found = self.sample(objects, request)
-        model = self.trained(objects)
         shown = self.data.eval.gather(np.zeros(1, np.int64))["inputs"][:, : attention.NUM_DRAWN]
+        layers = attention.seen(
+            self.trained(objects), lambda model: model["encoder"](jnp.asarray(shown))
+        )
         return [
             Section(
                 "Hidden words",
@@ -159,9 +158,7 @@ class MaskedWords(Network):
                 ),
             ),
             *attention.sections(
-                model,
-                lambda model: model["encoder"](jnp.asarray(shown)),
-                [self.data.tokenizer.decode([token]) for token in shown[0]],
+                layers, [self.data.tokenizer.decode([token]) for token in shown[0]]
             ),
         ]
 
@@ -175,8 +172,7 @@ class MaskedWords(Network):
             if mask not in tokens:
                 raise UserError(f"--prompt hides no word; write {MASK} in the place of one")
             return self._found(objects, np.concatenate([[start], tokens]), request.prompt, {})
-        num = min(8 if request.num is None else request.num, len(self.data.eval))
-        rows = np.linspace(0, len(self.data.eval) - 1, num).astype(int)
+        rows = self.held_out(request)
         shown = []
         for row, text in zip(rows, self.data.eval.gather(rows)["inputs"], strict=True):
             tokens = np.concatenate([[start], text[:NUM_SHOWN]])

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 import zoo
-from train import baselines, figures
+from train import baselines
 from train.config import Recipe
 from train.data import tokenizer
 from train.data.paired_text import PairedText, load_pairs, mark, marked
@@ -21,12 +21,11 @@ from train.metrics import bleu, rouge_l
 from train.report import Section, Table
 from train.step import Objects
 from train.task import Baseline, Outputs, SampleRequest
-from train.tasks.network import Network
-from zoo.functional.attention import attention, attention_weights
+from train.tasks import attention
+from train.tasks.text import TextTask
 from zoo.functional.beam_search import beam_search
 
 NUM_SHOWN = 12  # pairs in the report
-NUM_DRAWN = 24  # tokens, at most, of the source whose attention is drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,7 @@ class SequenceToSequenceConfig:
             )
 
 
-class SequenceToSequence(Network):
+class SequenceToSequence(TextTask):
     """Minimises `-1/T Σ_t log p(y_t | y_<t, x)` (Sutskever et al. 2014, section 2), smoothed.
 
     What it writes for all of the held-out sources is a part of every evaluation, so that the metric
@@ -67,12 +66,8 @@ class SequenceToSequence(Network):
     def config(self) -> SequenceToSequenceConfig:
         return self.recipe.task
 
-    def files(self) -> dict[str, str]:
-        return {tokenizer.FILE: self.data.tokenizer.to_str(pretty=True)}
-
     def build(self, rngs: nnx.Rngs) -> Objects:
-        config = self.recipe.model.for_vocab(self.data.tokenizer.get_vocab_size())
-        return self.network(zoo.build(config, rngs=rngs, ops=self.ops), rngs)
+        return self.network(zoo.build(self.model_config, rngs=rngs, ops=self.ops), rngs)
 
     def loss(self, model, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
         inputs, labels, real = _shifted(batch)
@@ -168,39 +163,32 @@ class SequenceToSequence(Network):
 
     def _attention_sections(self, objects: Objects, outputs: Outputs) -> list[Section]:
         """Where the decoder looks in a held-out source while it writes."""
-        if _is_scanned(self.recipe.model):  # the weights do not leave the scan
-            return []
-        seen: list[jax.Array] = []
-
-        def showing(q, k, v, mask=None, bias=None):
-            seen.append(attention_weights(q, k, mask, bias))
-            return attention(q, k, v, mask, bias)
-
         held_out = self.data.eval.columns
-        row = max(int(np.searchsorted(self.data.eval.lengths["source"], NUM_DRAWN, "right")) - 1, 0)
-        source = held_out["source"][row][:NUM_DRAWN]
+        row = max(
+            int(np.searchsorted(self.data.eval.lengths["source"], attention.NUM_DRAWN, "right"))
+            - 1,
+            0,
+        )
+        source = held_out["source"][row][:most]
         end = mark(self.data.tokenizer, tokenizer.END)
         written = outputs["written"][row].tolist()
-        written = written[: min(written.index(end) + 1 if end in written else NUM_DRAWN, NUM_DRAWN)]
+        written = written[
+            : min(
+                written.index(end) + 1 if end in written else attention.NUM_DRAWN,
+                attention.NUM_DRAWN,
+            )
+        ]
         target = [mark(self.data.tokenizer, tokenizer.BEGIN), *written[:-1]]
         model = self.trained(objects)
         memory = model.encode(jnp.asarray(source)[None])
-        nnx.view(model, attention=showing).decode(jnp.asarray(target)[None], memory)
-        # A Transformer's decoder looks at the target and at the source in turn, an LSTM's once.
-        crossing = seen[1::2] or seen
-        return [
-            Section(
-                f"Attention to the source in layer {layer + 1}",
-                "Each row is a token that it writes, each column a token of the source; darker is "
-                f"more weight. The first {min(4, crossing[layer].shape[1])} heads.",
-                figures.attention_figure(
-                    np.asarray(crossing[layer][0, :4]),
-                    self._readable(written),
-                    self._readable(source.tolist()),
-                ),
-            )
-            for layer in sorted({0, len(crossing) - 1})
-        ]
+        seen = attention.seen(model, lambda model: model.decode(jnp.asarray(target)[None], memory))
+        return attention.sections(
+            # A Transformer's decoder looks at the target and at the source in turn, an LSTM's once.
+            seen[1::2] or seen,
+            self._readable(written),
+            self._readable(source.tolist()),
+            title="Attention to the source",
+        )
 
     def _readable(self, tokens: list[int]) -> list[str]:
         decode = self.data.tokenizer.decode

@@ -19,24 +19,20 @@ from train.report import Section, Table
 from train.step import Objects
 from train.task import Baseline, Outputs, SampleRequest
 from train.tasks import attention
-from train.tasks.network import Network
+from train.tasks.classification import ClassifierConfig
+from train.tasks.text import TextTask
 from zoo.functional.viterbi import bio_rules, viterbi
 from zoo.models.bert import BERT, Tagger
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaggingConfig:
-    """The loss of a tagger, and what it is compared with."""
+class TaggingConfig(ClassifierConfig):
+    """What a tagger is compared with."""
 
-    label_smoothing: float = 0.0  # ε: targets become (1-ε)·onehot + ε/V (Szegedy et al. 2016)
     baseline: Literal["none", "most-frequent-tag"] = "most-frequent-tag"  # what it must beat
 
-    def __post_init__(self):
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing={self.label_smoothing} must lie in [0, 1)")
 
-
-class Tagging(Network):
+class Tagging(TextTask):
     """Minimises the cross-entropy of each word's tag, given the sentence and what it is about.
 
     The tags of a sentence are then chosen together, so that every I- tag goes on with a span
@@ -61,11 +57,8 @@ class Tagging(Network):
             raise UserError(f"data {data.name!r}: {error}") from error
         return data
 
-    def files(self) -> dict[str, str]:
-        return {tokenizer.FILE: self.data.tokenizer.to_str(pretty=True)}
-
     def build(self, rngs: nnx.Rngs) -> Objects:
-        config = self.recipe.model.for_vocab(self.data.tokenizer.get_vocab_size())
+        config = self.model_config
         encoder = BERT(config, rngs=rngs, ops=self.ops)
         head = Tagger(config, len(self.data.tags), rngs=rngs, ops=self.ops)
         return self.network(nnx.Dict(encoder=encoder, head=head), rngs)
@@ -152,8 +145,9 @@ class Tagging(Network):
                 Table(("sentence", "spans", "found"), shown),
             ),
             *attention.sections(
-                self.trained(objects),
-                lambda model: model["encoder"](jnp.asarray(tokens)),
+                attention.seen(
+                    self.trained(objects), lambda model: model["encoder"](jnp.asarray(tokens))
+                ),
                 [self.data.tokenizer.id_to_token(int(token)) or "" for token in tokens[0]],
             ),
         ]
@@ -162,8 +156,7 @@ class Tagging(Network):
         """Held-out sentences with their spans and those found."""
         if request.out is not None or request.prompt is not None:
             raise UserError("a tagger shows held-out sentences; leave --out and --prompt out")
-        num = min(16 if request.num is None else request.num, len(self.data.eval))
-        rows = np.linspace(0, len(self.data.eval) - 1, num).astype(int)
+        rows = self.held_out(request)
         batch = self.data.eval.gather(rows)
         query = jax.tree.map(jnp.asarray, self.query(batch))
         found = np.asarray(self.predict(objects, query)["tags"])

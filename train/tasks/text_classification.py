@@ -19,6 +19,7 @@ from train.step import Objects
 from train.task import Baseline, Outputs, SampleRequest
 from train.tasks.classification import ClassifierConfig
 from train.tasks.sequence_classification import SequenceClassification
+from train.tasks.text import TextTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class TextClassificationConfig(ClassifierConfig):
     baseline: Literal["none", "tf-idf"] = "tf-idf"  # what it is held against
 
 
-class TextClassification(SequenceClassification):
+class TextClassification(TextTask, SequenceClassification):
     """A softmax over the classes from the tokens of a text.
 
     A model with one output z for two classes has P(class 1) = σ(z), which is the softmax of
@@ -40,9 +41,6 @@ class TextClassification(SequenceClassification):
     @classmethod
     def load(cls, recipe: Recipe, folder: Path | None = None) -> LabelledText:
         return load_labelled_text(recipe.data, tokenizer.of_run(folder))
-
-    def files(self) -> dict[str, str]:
-        return {tokenizer.FILE: self.data.tokenizer.to_str(pretty=True)}
 
     def build(self, rngs: nnx.Rngs) -> Objects:
         config, num_classes = self.recipe.model, self.data.num_classes
