@@ -163,21 +163,12 @@ class SequenceToSequence(TextTask):
 
     def _attention_sections(self, objects: Objects, outputs: Outputs) -> list[Section]:
         """Where the decoder looks in a held-out source while it writes."""
-        held_out = self.data.eval.columns
-        row = max(
-            int(np.searchsorted(self.data.eval.lengths["source"], attention.NUM_DRAWN, "right"))
-            - 1,
-            0,
-        )
+        held_out, most = self.data.eval.columns, attention.NUM_DRAWN
+        row = max(int(np.searchsorted(self.data.eval.lengths["source"], most, "right")) - 1, 0)
         source = held_out["source"][row][:most]
         end = mark(self.data.tokenizer, tokenizer.END)
         written = outputs["written"][row].tolist()
-        written = written[
-            : min(
-                written.index(end) + 1 if end in written else attention.NUM_DRAWN,
-                attention.NUM_DRAWN,
-            )
-        ]
+        written = written[: min(written.index(end) + 1 if end in written else most, most)]
         target = [mark(self.data.tokenizer, tokenizer.BEGIN), *written[:-1]]
         model = self.trained(objects)
         memory = model.encode(jnp.asarray(source)[None])
