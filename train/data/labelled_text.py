@@ -1,6 +1,5 @@
 """Texts with a class each: read, cleaned, cut into tokens."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +10,8 @@ from train.data.config import LabelledTextConfig
 from train.data.dataset import Batch, Cleaning
 from train.data.prepare import folder_of
 from train.data.sequences import Ragged, SequenceSource
-from train.data.tokenizer import encode, train_tokenizer
-from train.errors import UserError
+from train.data.splits import Counts, as_bytes, drop_empty, read_splits
+from train.data.tokenizer import encode, train_tokenizer, truncated
 
 
 @dataclass(frozen=True)
@@ -52,25 +51,16 @@ def load_labelled_text(
         records.Wanted("label", config.target, "target", key=1),
     )
     names = tuple(prepared.features[label].names)
-    count = dict.fromkeys(Cleaning.__dataclass_fields__, 0)
-    parts: list[Batch] = []
-    for kind, split in (("train", config.train_split), ("eval", config.eval_split)):
-        reader = records.RecordReader(prepared, split)
-        raw = reader.read(range(len(reader)))
-        count[f"{kind}_rows"] = len(reader)
+
+    def check(raw: Batch, where: str, count: Counts) -> Batch:
         columns = {"texts": raw[column], "targets": raw[label].astype(np.int64)}
-        some = np.array([bool(text.strip()) for text in columns["texts"]], bool)
-        count["missing_dropped"] += int((~some).sum())
-        columns = {name: values[some] for name, values in columns.items()}
+        some = [bool(text.strip()) for text in columns["texts"]]
+        columns = drop_empty(columns, some, count)
         compared = {"inputs": as_bytes(columns["texts"]), "targets": columns["targets"]}
-        clean.treat_faults(compared, len(names), "error", reader.where)
-        parts.append({**columns, **compared})
-    train, held_out = parts
-    if config.deduplicate:
-        train, held_out = clean.without_repeats(train, held_out, count)
-    for split, part in ((config.train_split, train), (config.eval_split, held_out)):
-        if not len(part["targets"]):
-            raise UserError(f"split {split!r} of {prepared.folder} has no text left to use")
+        clean.treat_faults(compared, len(names), "error", where)
+        return {**columns, **compared}
+
+    train, held_out, count = read_splits(prepared, config, check, "text")
     texts = [part["texts"].tolist() for part in (train, held_out)]
     tokenizer = tokenizer or train_tokenizer(config.tokenizer, config.vocab_size, texts[0])
     sources = []
@@ -89,16 +79,3 @@ def load_labelled_text(
         class_names=names,
         cleaning=Cleaning(**count),
     )
-
-
-def as_bytes(texts: Sequence[str] | np.ndarray) -> np.ndarray:
-    """Texts as a column whose rows can be compared bit for bit."""
-    column = np.empty(len(texts), np.object_)
-    for i, text in enumerate(texts):
-        column[i] = np.frombuffer(text.encode(), np.uint8)
-    return column
-
-
-def truncated(tokens: Sequence[np.ndarray], longest: int) -> tuple[list[np.ndarray], int]:
-    """Each text's first tokens, and how many texts had more."""
-    return [row[:longest] for row in tokens], sum(len(row) > longest for row in tokens)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Tokenizer
 
-from train.data import clean, records
+from train.data import records
 from train.data.config import PairedTextConfig
 from train.data.dataset import Batch, Cleaning
-from train.data.labelled_text import as_bytes, truncated
 from train.data.prepare import folder_of
 from train.data.sequences import Ragged, SequenceSource
-from train.data.tokenizer import BEGIN, END, encode, train_tokenizer
+from train.data.splits import Counts, as_bytes, drop_empty, read_splits
+from train.data.tokenizer import BEGIN, END, encode, train_tokenizer, truncated
 from train.errors import UserError
 
 SIDES = ("source", "target")
@@ -58,27 +58,16 @@ def load_pairs(config: PairedTextConfig, tokenizer: Tokenizer | None = None) -> 
             f"source and target are both {source!r} of {prepared.folder}; name two features with "
             "--data.column and --data.target"
         )
-    count = dict.fromkeys(Cleaning.__dataclass_fields__, 0)
-    parts: list[Batch] = []
-    for kind, split in (("train", config.train_split), ("eval", config.eval_split)):
-        reader = records.RecordReader(prepared, split)
-        if not len(reader):
-            raise UserError(f"{reader.where} has no rows; at least one is needed")
-        raw = reader.read(range(len(reader)))
-        count[f"{kind}_rows"] = len(reader)
+
+    def check(raw: Batch, where: str, count: Counts) -> Batch:
+        del where
         texts = {"source": raw[source], "target": raw[target]}
         pairs = zip(texts["source"], texts["target"], strict=True)
-        whole = np.array([bool(a.strip() and b.strip()) for a, b in pairs], bool)
-        count["missing_dropped"] += int((~whole).sum())
-        texts = {side: values[whole] for side, values in texts.items()}
+        texts = drop_empty(texts, [bool(a.strip() and b.strip()) for a, b in pairs], count)
         compared = {"inputs": as_bytes(texts["source"]), "targets": as_bytes(texts["target"])}
-        parts.append({**texts, **compared})
-    train, held_out = parts
-    if config.deduplicate:
-        train, held_out = clean.without_repeats(train, held_out, count)
-    for split, part in ((config.train_split, train), (config.eval_split, held_out)):
-        if not len(part["source"]):
-            raise UserError(f"split {split!r} of {prepared.folder} has no pair left to use")
+        return {**texts, **compared}
+
+    train, held_out, count = read_splits(prepared, config, check, "pair")
     if tokenizer is None:
         both = [text for side in SIDES for text in train[side].tolist()]
         tokenizer = train_tokenizer(config.tokenizer, config.vocab_size, both, (BEGIN, END))

@@ -7,6 +7,7 @@ from train.data.config import DataConfig
 from train.data.dataset import Batch, Cleaning, Dataset
 from train.data.prepare import folder_of
 from train.data.sequences import Ragged, SequenceSource
+from train.data.splits import Counts, read_splits
 from train.errors import UserError
 
 
@@ -23,25 +24,15 @@ def load_series(config: DataConfig) -> Dataset:
         records.Wanted("label", key=1),
     )
     names = tuple(prepared.features[label].names)
-    count = dict.fromkeys(Cleaning.__dataclass_fields__, 0)
-    parts: list[Batch] = []
-    for kind, split in (("train", config.train_split), ("eval", config.eval_split)):
-        reader = records.RecordReader(prepared, split)
-        raw = reader.read(range(len(reader)))
-        count[f"{kind}_rows"] = len(reader)
+
+    def check(raw: Batch, where: str, count: Counts) -> Batch:
         columns = {"inputs": raw[series], "targets": raw[label].astype(np.int64)}
-        columns, missing, malformed = clean.treat_faults(
-            columns, len(names), config.missing, reader.where
-        )
+        columns, missing, malformed = clean.treat_faults(columns, len(names), config.missing, where)
         count["missing_dropped"] += missing
         count["malformed_dropped"] += malformed
-        parts.append(columns)
-    train, held_out = parts
-    if config.deduplicate:
-        train, held_out = clean.without_repeats(train, held_out, count)
-    for split, part in ((config.train_split, train), (config.eval_split, held_out)):
-        if not len(part["targets"]):
-            raise UserError(f"split {split!r} of {prepared.folder} has no series left to use")
+        return columns
+
+    train, held_out, count = read_splits(prepared, config, check, "series")
     mean, std = transform.moments(np.concatenate(train["inputs"]))
     source = _source(train)
     return Dataset(

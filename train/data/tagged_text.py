@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from train.data import clean, records
+from train.data import records
 from train.data.config import TaggedTextConfig
-from train.data.dataset import Cleaning
-from train.data.labelled_text import as_bytes
+from train.data.dataset import Batch, Cleaning
 from train.data.prepare import folder_of
 from train.data.sequences import Ragged, SequenceSource
+from train.data.splits import Counts, as_bytes, drop_empty, read_splits
 from train.data.tokenizer import train_tokenizer
 from train.errors import UserError
 
@@ -58,19 +58,16 @@ def load_tagged_text(config: TaggedTextConfig, tokenizer: Tokenizer | None = Non
     prepared, (column, target, *frame) = records.open_columns(folder, *wanted)
     tags = tuple(prepared.features[target].feature.names)
     frames = tuple(f"[{name}]" for name in prepared.features[frame[0]].names) if frame else ()
-    count = dict.fromkeys(Cleaning.__dataclass_fields__, 0)
-    parts = []
-    for kind, split in (("train", config.train_split), ("eval", config.eval_split)):
-        reader = records.RecordReader(prepared, split)
-        raw = reader.read(range(len(reader)))
-        count[f"{kind}_rows"] = len(reader)
-        parts.append(_checked(raw, column, target, frame, len(tags), reader.where, count))
-    train, held_out = parts
-    if config.deduplicate:
-        train, held_out = clean.without_repeats(train, held_out, count)
-    for split, part in ((config.train_split, train), (config.eval_split, held_out)):
-        if not len(part["words"]):
-            raise UserError(f"split {split!r} of {prepared.folder} has no sentence left to use")
+
+    def check(raw: Batch, where: str, count: Counts) -> Batch:
+        _check_tags(raw[column], raw[target], len(tags), where)
+        about = raw[frame[0]] if frame else np.zeros(len(raw[column]), np.int64)
+        columns = {"words": raw[column], "targets": raw[target], "frames": about}
+        columns = drop_empty(columns, [len(words) > 0 for words in raw[column]], count)
+        rows = zip(columns["frames"], columns["words"], strict=True)
+        return {**columns, "inputs": as_bytes([f"{i} {' '.join(words)}" for i, words in rows])}
+
+    train, held_out, count = read_splits(prepared, config, check, "sentence")
     if tokenizer is None:
         sentences = [" ".join(words) for words in train["words"]]
         tokenizer = train_tokenizer(config.tokenizer, config.vocab_size, sentences)
@@ -91,31 +88,19 @@ def load_tagged_text(config: TaggedTextConfig, tokenizer: Tokenizer | None = Non
     )
 
 
-def _checked(
-    raw: dict[str, np.ndarray],
-    column: str,
-    target: str,
-    frame: Sequence[str],
-    num_tags: int,
-    where: str,
-    count: dict[str, int],
-) -> dict[str, np.ndarray]:
-    """Sentences with words, each with a tag; ``inputs`` and ``targets`` are for comparing rows."""
-    words, tags = raw[column], raw[target]
-    for row, (sentence, marks) in enumerate(zip(words, tags, strict=True)):
-        if len(sentence) != len(marks) or (len(marks) and not 0 <= min(marks) <= max(marks)):
+def _check_tags(sentences: np.ndarray, tags: np.ndarray, num_tags: int, where: str) -> None:
+    """Raises UserError unless each word has one of the tags."""
+    for row, (words, marks) in enumerate(zip(sentences, tags, strict=True)):
+        if len(words) != len(marks):
             raise UserError(
-                f"{where}: row {row} has {len(sentence)} words and {len(marks)} tags; each word "
+                f"{where}: row {row} has {len(words)} words and {len(marks)} tags; each word "
                 "needs one"
             )
-        if len(marks) and max(marks) >= num_tags:
-            raise UserError(f"{where}: row {row} has tag {max(marks)} of {num_tags}; mend the set")
-    some = np.array([len(sentence) > 0 for sentence in words], bool)
-    count["missing_dropped"] += int((~some).sum())
-    about = raw[frame[0]] if frame else np.zeros(len(words), np.int64)
-    kept = {"words": words[some], "targets": tags[some], "frames": about[some]}
-    told = [f"{i} {' '.join(w)}" for i, w in zip(kept["frames"], kept["words"], strict=True)]
-    return {**kept, "inputs": as_bytes(told)}
+        if wrong := [mark for mark in marks if not 0 <= mark < num_tags]:
+            raise UserError(
+                f"{where}: row {row} has tag {wrong[0]}, tags must lie in 0..{num_tags - 1}; mend "
+                "the set"
+            )
 
 
 def _source(

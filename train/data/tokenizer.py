@@ -132,6 +132,11 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[np.ndarray]:
     return encoded
 
 
+def truncated(tokens: Sequence[np.ndarray], longest: int) -> tuple[list[np.ndarray], int]:
+    """Each text's first tokens, and how many texts had more."""
+    return [row[:longest] for row in tokens], sum(len(row) > longest for row in tokens)
+
+
 def unknown_characters(tokenizer: Tokenizer, text: str) -> list[str]:
     """The characters of a text that the tokenizer turns into its unknown token."""
     unknown = tokenizer.token_to_id(UNKNOWN)
