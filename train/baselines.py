@@ -5,7 +5,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +21,6 @@ from train.errors import UserError
 from train.metrics import accuracy, bleu, rmse, rouge_l
 from train.recipes import RECIPES
 from train.task import Baseline
-
-if TYPE_CHECKING:
-    from train.tasks.word_vectors import WordVectorsConfig
 
 
 def _matrices(data: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -186,7 +183,7 @@ def _place(table: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.minimum(np.searchsorted(table, wanted), len(table) - 1)
 
 
-def gensim_vectors(data: WordText, config: "WordVectorsConfig", recipe: Recipe) -> np.ndarray:
+def gensim_vectors(data: WordText, recipe: Recipe) -> np.ndarray:
     """[V, D]: the vectors that gensim learns from the same text with the same settings.
 
     One thread, since two would race for the tables and end differently each time; the words are
@@ -196,21 +193,29 @@ def gensim_vectors(data: WordText, config: "WordVectorsConfig", recipe: Recipe) 
 
     model = Word2Vec(
         data.texts,
-        sg=1,
-        hs=0,
-        vector_size=recipe.model.dim,
-        window=config.window,
-        negative=config.negatives,
-        ns_exponent=config.noise_power,
-        sample=config.sample,
+        **gensim_settings(recipe),
         min_count=recipe.data.min_count,
         alpha=recipe.optim.peak_lr,
         min_alpha=recipe.optim.peak_lr * recipe.optim.final_lr_fraction,
-        epochs=config.passes,
+        epochs=recipe.task.passes,
         seed=recipe.seed,
         workers=1,
     )
     return model.wv[list(data.vocabulary.words)]
+
+
+def gensim_settings(recipe: Recipe) -> dict[str, Any]:
+    """What gensim calls the settings of a recipe of word vectors."""
+    config = recipe.task
+    return {
+        "sg": 1,  # skip-gram
+        "hs": 0,  # negative sampling
+        "vector_size": recipe.model.dim,
+        "window": config.window,
+        "negative": config.negatives,
+        "ns_exponent": config.noise_power,
+        "sample": config.sample,
+    }
 
 
 def copied_source(data: PairedText) -> Baseline:

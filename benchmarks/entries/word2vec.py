@@ -132,20 +132,14 @@ class Gensim:
     def __init__(self, arrays: Arrays):
         from gensim.models import Word2Vec
 
+        from train.baselines import gensim_settings
+
         chosen = recipe()
-        task, words = chosen.task, arrays["words"].tolist()
+        words = arrays["words"].tolist()
         self.texts = [[words[i] for i in text] for text in texts_of(arrays)]
         self.lr = chosen.optim.peak_lr
         self.model = Word2Vec(
-            sg=1,
-            hs=0,
-            vector_size=chosen.model.dim,
-            window=task.window,
-            negative=task.negatives,
-            ns_exponent=task.noise_power,
-            sample=task.sample,
-            min_count=1,
-            workers=len(os.sched_getaffinity(0)),
+            **gensim_settings(chosen), min_count=1, workers=len(os.sched_getaffinity(0))
         )
         self.model.build_vocab_from_freq(dict(zip(words, arrays["counts"].tolist(), strict=True)))
 

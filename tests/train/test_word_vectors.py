@@ -165,7 +165,7 @@ def test_scores_are_those_of_gensim(tmp_path):
 
 
 def test_gensim_learns_the_same_words_twice_alike(task):
-    first, again = (baselines.gensim_vectors(task.data, task.config, task.recipe) for _ in range(2))
+    first, again = (baselines.gensim_vectors(task.data, task.recipe) for _ in range(2))
     assert first.shape == (len(task.data.vocabulary), 8)
     assert np.array_equal(first, again)
 

@@ -156,7 +156,7 @@ class WordVectors(Network):
     def baseline(self, folder: Path) -> Baseline | None:
         if self.config.baseline == "none":
             return None
-        vectors = baselines.gensim_vectors(self.data, self.config, self.recipe)
+        vectors = baselines.gensim_vectors(self.data, self.recipe)
         score = self.questions.scores(vectors)["wordsim_spearman"]
         return Baseline("gensim Word2Vec", score)
 
