@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 WIDTH = 4.4  # inches: one column of the report, and readable on a phone
 MAX_COUNTED_CLASSES = 12  # more cells than 12 x 12 are too small for a number in each
 MAX_NAMED_CLASSES = 30
+LONGEST_LABEL = 12  # characters of a token beside its attention
 MAX_VECTOR_POINTS = 2000  # beyond, points are drawn as one raster: small files, quick pages
 
 
@@ -119,12 +120,12 @@ def attention_figure(
     names, columns = ([_visible(token) for token in side] for side in sides)
     longest = max(map(len, columns), default=0)
     rows = -(-len(weights) // 2)
-    with drawing(WIDTH, (WIDTH / 2 + 0.06 * min(longest, 12)) * rows) as figure:
+    with drawing(WIDTH, (WIDTH / 2 + 0.06 * longest) * rows) as figure:
         for head, square in enumerate(weights):
             axes = figure.add_subplot(rows, 2, head + 1)
             axes.grid(False)
             axes.spines[:].set_visible(False)
-            axes.tick_params(length=0, labelsize=4.5)
+            axes.tick_params(length=0, labelsize=min(7, 108 / max(map(len, sides))))
             axes.imshow(_shaded(square), interpolation="none", aspect="equal")
             axes.set_title(f"head {head + 1}", fontsize=7.5, pad=3)
             axes.set_xticks(range(len(columns)), columns, rotation=90 if longest > 2 else 0)
@@ -165,7 +166,8 @@ def projection_figure(vectors: ArrayLike, names: Sequence[str]) -> "Figure":
 
 
 def _visible(token: str) -> str:
-    return repr(token)[1:-1] if token.strip() else "␣"
+    text = repr(token)[1:-1] if token.strip() else "␣"
+    return text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 1]}…"
 
 
 def residual_figure(predicted: ArrayLike, target: ArrayLike) -> "Figure":

@@ -141,7 +141,8 @@ class Tagging(TextTask):
         return [
             Section(
                 "Mistakes",
-                f"{len(wrong)} of {len(target)} held-out sentences have a wrong tag; the first.",
+                f"{len(wrong)} of {len(target)} held-out sentences have a wrong tag; here are "
+                f"{len(shown)} of them.",
                 Table(("sentence", "spans", "found"), shown),
             ),
             *attention.sections(
