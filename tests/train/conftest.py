@@ -1,4 +1,4 @@
-"""The command line in this process, and two finished runs to try it on."""
+"""The command line in this process, two finished runs to try it on, and batches of few shapes."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import pytest
 
 from tests.train import tiny
 from train.cli import main
+from train.data import sequences
 
 
 @pytest.fixture
@@ -22,6 +23,14 @@ def call(capsys, tmp_path, monkeypatch):
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture(scope="module")
+def two_buckets():
+    """A step is compiled for each bucket: two show all that twelve do, and six times as fast."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sequences, "MAX_BUCKETS", 2)
+        yield
 
 
 @pytest.fixture(scope="session")

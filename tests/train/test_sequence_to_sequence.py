@@ -17,16 +17,13 @@ from tests.close import assert_close
 from tests.train import tiny
 from train import loop
 from train.baselines import copied_source, first_words
-from train.checkpoint import Checkpoints
 from train.cli import main
-from train.data import train_batches
 from train.metrics import bleu, rouge_l
-from train.result import params_sha256
 from train.runfolder import RunFolder
-from train.step import Program
 from train.tasks.sequence_to_sequence import SequenceToSequenceConfig
 
 RECIPES = ("translate-en-es", "translate-lstm")
+pytestmark = pytest.mark.usefixtures("two_buckets")
 
 
 @pytest.fixture(scope="module", params=RECIPES)
@@ -158,30 +155,6 @@ def test_simple_baselines(built):
     starts = [" ".join(text.split()[:8]) for text in sources]
     assert found.value >= rouge_l(references, starts)
     assert found.name.endswith("of the source")
-
-
-@pytest.mark.parametrize("name", [*RECIPES, "synopsis"])
-def test_stopped_and_gone_on_is_the_same_run(name, tmp_path):
-    recipe = tiny.recipe(name)
-    task, objects = loop.build(recipe)
-    program = Program(objects)
-    batches = train_batches(task.data.train, batch_size=8, seed=0)
-    program.compile_train(task.train_step, *batches.examples())
-    checkpoints = Checkpoints(tmp_path / "c", recipe.checkpoint, "loss", "min")
-
-    def two_steps():
-        return [float(program.train(next(batches))["train/loss"]) for _ in range(2)]
-
-    first = two_steps()
-    checkpoints.save(2, program.paths, program.leaves, {"data": batches.get_state()})
-    rest, expected = two_steps(), params_sha256(program.objects())
-    found = checkpoints.restore(program.paths, program.leaves, pytest.fail)
-    checkpoints.close()
-    assert found is not None and np.isfinite(first).all()
-    program.leaves = found.leaves
-    batches.set_state(found.progress["data"])
-    assert two_steps() == rest
-    assert params_sha256(program.objects()) == expected
 
 
 # --- The command line -------------------------------------------------------------------------

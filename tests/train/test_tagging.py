@@ -20,6 +20,7 @@ from train.errors import UserError
 from train.tasks import make_task
 from train.tasks.tagging import Tagging, _told
 
+pytestmark = pytest.mark.usefixtures("two_buckets")
 TAGS = ("B-food", "B-place", "I-place", "O")
 
 
