@@ -1,9 +1,10 @@
 """What a model must beat, computed in the same run on the same split by somebody else's code."""
 
 import dataclasses
+import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from train import metrics
 from train.config import Recipe
 from train.data import Dataset
+from train.data.answered_text import AnsweredText, Question
 from train.data.labelled_text import LabelledText
 from train.data.paired_text import PairedText
 from train.data.tagged_text import TaggedText
@@ -216,6 +218,43 @@ def gensim_settings(recipe: Recipe) -> dict[str, Any]:
         "ns_exponent": config.noise_power,
         "sample": config.sample,
     }
+
+
+def sliding_window(data: AnsweredText) -> Baseline:
+    """Exact match of the phrase whose neighbours in the passage the question has too.
+
+    After Richardson et al. (2013, algorithm 1): a word that they share counts `log(1 + 1/n)`, n
+    being how often the passage has it. Neighbours are the 2, 3, 5 or 10 words on either side,
+    whichever scores best; phrases have at most four words, and no stop word at either end.
+    """
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    answers = [question.answers for question in data.questions]
+    scores = {}
+    for width in (2, 3, 5, 10):
+        found = [_best_phrase(row, width, ENGLISH_STOP_WORDS) for row in data.questions]
+        scores[width] = metrics.squad(answers, found)["exact_match"]
+    best = max(scores, key=lambda width: scores[width])
+    return Baseline(f"overlap of {best} words on either side", scores[best])
+
+
+def _best_phrase(row: Question, width: int, stop: Set[str]) -> str:
+    places = list(re.finditer(r"\w+(?:[’'-]\w+)*|[^\w\s]", row.passage))
+    words = [place.group().lower() for place in places]
+    counts = Counter(words)
+    asked = set(re.findall(r"\w+(?:[’'-]\w+)*", row.question.lower()))
+    weight = [math.log(1 + 1 / counts[word]) if word in asked else 0.0 for word in words]
+    full = [word[0].isalnum() and word not in stop for word in words]
+    best, span = -1.0, (0, 0)
+    for first in range(len(words)):
+        for last in range(first, min(first + 4, len(words))):
+            if not words[last][0].isalnum():
+                break
+            if full[first] and full[last]:
+                around = weight[max(first - width, 0) : first] + weight[last + 1 :][:width]
+                if (score := sum(around)) > best:
+                    best, span = score, (places[first].start(), places[last].end())
+    return row.passage[slice(*span)]
 
 
 def copied_source(data: PairedText) -> Baseline:

@@ -9,6 +9,9 @@ without examples, the F1 of a class with neither. A mean over classes ("macro") 
 classes that are neither predicted nor present.
 """
 
+import re
+import string
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -178,6 +181,36 @@ def rouge_l(references: Sequence[str], written: Sequence[str]) -> float:
     scorer = RougeScorer(["rougeL"])
     pairs = zip(references, written, strict=True)
     return float(np.mean([scorer.score(a, b)["rougeL"].fmeasure for a, b in pairs]))
+
+
+def squad(answers: Sequence[Sequence[str]], predicted: Sequence[str]) -> dict[str, float]:
+    """Exact match and F1 of answers, 0 to 1 (Rajpurkar et al. 2016, section 6.1).
+
+    Lower case, without punctuation marks, "a", "an" and "the", an answer is one of those wanted, or
+    it is not; F1 is that of the words that it shares with the one that is most like it. Where none
+    is wanted, only the empty answer is right.
+
+    Args:
+      answers: those wanted of each question.
+      predicted: one for each question.
+    """
+    exact, overlap = [], []
+    for wanted, answer in zip(answers, predicted, strict=True):
+        got = _answer_words(answer)
+        rows = [_answer_words(text) for text in wanted or [""]]
+        exact.append(got in rows)
+        overlap.append(max(_overlap(row, got) for row in rows))
+    return {"exact_match": float(np.mean(exact)), "answer_f1": float(np.mean(overlap))}
+
+
+def _answer_words(text: str) -> list[str]:
+    text = "".join(c for c in text.lower() if c not in string.punctuation)
+    return re.sub(r"\b(a|an|the)\b", " ", text).split()
+
+
+def _overlap(wanted: list[str], got: list[str]) -> float:
+    shared = (Counter(wanted) & Counter(got)).total()
+    return 2 * shared / (len(wanted) + len(got)) if wanted and got else float(wanted == got)
 
 
 def _vectors(target: ArrayLike, predicted: ArrayLike, dtype: type | None = None):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from train.data.builders import read_embedded
+from train.data import embedded
 from train.data.words import Vocabulary
 from train.errors import UserError
 
@@ -74,14 +74,14 @@ def load_questions(vocabulary: Vocabulary) -> WordQuestions:
     Raises:
         UserError: too few pairs are known.
     """
-    table = [line.split("\t") for line in read_embedded("wordsim353.tsv").splitlines()[1:]]
+    table = [line.split("\t") for line in embedded.read("wordsim353.tsv").splitlines()[1:]]
     pairs = [(known, float(r)) for *words, r in table if (known := vocabulary.known(words))]
     if len(pairs) < FEWEST_PAIRS:
         raise UserError(
             f"the text has both words of {len(pairs)} of the {len(table)} pairs of WordSim-353, "
             f"{FEWEST_PAIRS} are needed; give more English text or a smaller data.min_count"
         )
-    lines = read_embedded("questions-words.txt.xz").splitlines()
+    lines = embedded.read("questions-words.txt.xz").splitlines()
     questions = [line.split() for line in lines if not line.startswith(":")]
     analogies = [known for words in questions if (known := vocabulary.known(words))]
     return WordQuestions(

@@ -16,6 +16,7 @@ from tests.train import tiny
 from tests.zoo.compare import random
 from train import baselines, figures, loop, word_scores
 from train.cli import main
+from train.data import embedded
 from train.data.words import Vocabulary
 from train.losses import negative_sampling, shared_negative_sampling
 from train.step import Program, identity
@@ -144,8 +145,8 @@ def test_learning_brings_the_loss_down(task):
 def test_scores_are_those_of_gensim(tmp_path):
     from gensim.models import KeyedVectors
 
-    pairs = word_scores.read_embedded("wordsim353.tsv")
-    analogies = word_scores.read_embedded("questions-words.txt.xz")
+    pairs = embedded.read("wordsim353.tsv")
+    analogies = embedded.read("questions-words.txt.xz")
     known = sorted({w.lower() for text in (pairs, analogies) for w in text.split() if w.isalpha()})
     known = [word for i, word in enumerate(known) if i % 7]  # some are missing
     vectors = np.random.default_rng(0).standard_normal((len(known), 6)).astype(np.float32)

@@ -40,6 +40,11 @@ _FIELDS = {
         "--model.dim 16 --model.hidden-dim 24 --data.vocab-size 300 "
         "--data.train-split train[:100] --data.eval-split test[:30]"
     ),
+    "cloze-qa": (
+        f"{_SHORT} --batch-size 8 --eval-batch-size 8 --model.num-layers 2 --model.num-heads 2 "
+        "--model.dim 16 --model.hidden-dim 24 --data.vocab-size 400 "
+        "--data.train-split train[:100] --data.eval-split test[:30]"
+    ),
     "bible-bert": (
         f"{_VERSES} --model.num-layers 2 --model.num-heads 2 --model.dim 16 --model.hidden-dim 24 "
         "--data.vocab-size 400"

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from train.data.config import (
+    AnsweredTextConfig,
     AugmentConfig,
     DataConfig,
     LabelledTextConfig,
@@ -35,6 +36,7 @@ _HOME = {
 }
 
 __all__ = [
+    "AnsweredTextConfig",
     "AugmentConfig",
     "Batches",
     "DataConfig",

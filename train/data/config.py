@@ -180,6 +180,41 @@ class PairedTextConfig(TextConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnsweredTextConfig(TextConfig):
+    """Names passages with questions that spans of them answer, as SQuAD has them.
+
+    Raises:
+        ValueError: naming the field, its value and the rule.
+    """
+
+    column: str = "context"
+    """The feature that holds the passage."""
+    question: str = "question"
+    """The feature that holds the question."""
+    target: str = "answers"
+    """The feature that holds the answers: a sequence of `text` and `answer_start`."""
+    max_tokens: int = 384
+    """Question, passage and their marks; a longer passage is read through several windows."""
+    max_question_tokens: int = 64
+    """Longer questions are cut there; how many were is in result.json."""
+    stride: int = 128
+    """From one window on a passage to the next, in tokens."""
+    deduplicate: bool = True
+    """Remove repeated questions from the train split, and those that the eval split holds."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("max_question_tokens", "stride"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.max_tokens < self.max_question_tokens + 4:
+            raise ValueError(
+                f"{self.max_tokens=} must be at least 4 more than {self.max_question_tokens=}: "
+                "three marks and one token of the passage"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     """Which augmentations, and how strong; all are off by default.
 

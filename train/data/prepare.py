@@ -54,7 +54,9 @@ def prepare(name: str) -> Path:
     folder = home / name / VERSION
     if (folder / INFO).is_file():
         return folder
-    from train.data.builders import BUILDERS, tfds
+    import tensorflow_datasets as tfds
+
+    from train.data.builders import BUILDERS
 
     tfds.disable_progress_bar()
     try:

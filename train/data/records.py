@@ -51,7 +51,7 @@ def _describe(folder: Path) -> tuple[Any, dict[str, Any]]:
     """TFDS's description of a prepared folder, and its features by their keys in a record."""
     try:
         info: Any = tfds.builder_from_directory(folder).info
-        return info, dict(info.features.items())
+        return info, _columns(info.features)
     except Exception as error:  # TFDS raises whatever its JSON and proto parsers do
         raise UserError(
             f"{folder} is damaged: TFDS cannot read its description ({_line(error)}); "
@@ -59,17 +59,26 @@ def _describe(folder: Path) -> tuple[Any, dict[str, Any]]:
         ) from error
 
 
+def _columns(features: Any) -> dict[str, Any]:
+    """Features by their keys; of a sequence of dicts, each inner one as a sequence of its own."""
+    found: dict[str, Any] = {}
+    for name, feature in features.items():
+        if isinstance(feature, F.Sequence) and isinstance(feature.feature, F.FeaturesDict):
+            inner = feature.feature.items()
+            found |= {f"{name}/{key}": F.Sequence(value) for key, value in inner}
+        else:
+            found[name] = feature
+    return found
+
+
 KINDS: dict[str, Callable[[Any], bool]] = {
     "text": lambda f: isinstance(f, F.Text),
     "label": lambda f: isinstance(f, F.ClassLabel),
     "series": lambda f: isinstance(f, F.Tensor) and f.shape[:1] == (None,) and len(f.shape) == 2,
-    "words": lambda f: _is_sequence(f) and isinstance(f.feature, F.Text),
-    "tags": lambda f: _is_sequence(f) and isinstance(f.feature, F.ClassLabel),
+    "words": lambda f: isinstance(f, F.Sequence) and isinstance(f.feature, F.Text),
+    "tags": lambda f: isinstance(f, F.Sequence) and isinstance(f.feature, F.ClassLabel),
+    "places": lambda f: isinstance(f, F.Sequence) and f.feature.np_dtype in (np.int32, np.int64),
 }
-
-
-def _is_sequence(feature: Any) -> bool:
-    return isinstance(feature, F.Sequence) and not isinstance(feature.feature, F.FeaturesDict)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from train.data import clean, records
-from train.data.config import DataConfig, LabelledTextConfig, PairedTextConfig
+from train.data.config import (
+    AnsweredTextConfig,
+    DataConfig,
+    LabelledTextConfig,
+    PairedTextConfig,
+)
 from train.data.dataset import Batch, Cleaning
 from train.errors import UserError
 
@@ -14,7 +19,7 @@ Counts = dict[str, int]  # fields of `Cleaning`
 
 def read_splits(
     prepared: records.Prepared,
-    config: DataConfig | LabelledTextConfig | PairedTextConfig,
+    config: DataConfig | LabelledTextConfig | PairedTextConfig | AnsweredTextConfig,
     check: Callable[[Batch, str, Counts], Batch],
     rows: str,
 ) -> tuple[Batch, Batch, Counts]:

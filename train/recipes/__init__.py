@@ -190,6 +190,17 @@ RECIPES: dict[str, Row] = {
         threshold=Relative(),
         seconds=180,
     ),
+    "cloze-qa": Row(
+        about="A small BERT that finds the phrase left out of a verse",
+        module="train.recipes.cloze_qa",
+        model="bert-nano",
+        task="question-answering",
+        dataset="bible_cloze",
+        metric="exact_match",
+        direction="max",
+        threshold=Relative(),
+        seconds=600,
+    ),
     "word2vec": Row(
         about="Skip-gram word vectors from the Bible and descriptions of programs",
         module="train.recipes.word2vec",

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from train.data import DataConfig, load
-from train.data.embedded import NAMES, SHA256, VERSION
+from train.data import DataConfig, embedded, load
+from train.data.embedded import FOLDER, NAMES, SHA256, VERSION
 from train.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -44,8 +44,6 @@ def test_digits_are_stratified_400_to_100(digits):
 
 def test_digits_equal_the_file(digits):
     import gzip
-
-    from train.data.builders import FOLDER
 
     with gzip.open(FOLDER / "mnist_5k.csv.gz") as stream:
         table = np.loadtxt(stream, delimiter=",", dtype=np.uint8, max_rows=900)
@@ -87,8 +85,6 @@ def test_tables(name, counts, features, classes):
 def test_table_split_follows_the_documented_rule():
     import hashlib
 
-    from train.data.builders import FOLDER
-
     lines = (FOLDER / "diabetes.csv").read_text().splitlines()[1:]
     order = sorted(range(442), key=lambda i: hashlib.sha256(f"diabetes:{i}".encode()).digest())
     expected = np.array([[float(v) for v in lines[i].split(",")] for i in sorted(order[:88])])
@@ -104,7 +100,7 @@ def test_cancer_split_is_stratified():
 
 
 def test_every_file_has_its_digest():
-    from train.data.builders import BUILDERS, FOLDER
+    from train.data.builders import BUILDERS
 
     files = {path.name for path in FOLDER.iterdir() if path.is_file()}
     assert files - {"README.md", "__init__.py"} == set(SHA256)
@@ -114,18 +110,16 @@ def test_every_file_has_its_digest():
 
 
 def test_a_corrupt_file_is_named(tmp_path, monkeypatch):
-    from train.data import builders
-
-    content = bytearray((builders.FOLDER / "diabetes.csv").read_bytes())
+    content = bytearray((FOLDER / "diabetes.csv").read_bytes())
     content[1000] ^= 1
     (tmp_path / "diabetes.csv").write_bytes(content)
-    monkeypatch.setattr(builders, "FOLDER", tmp_path)
+    monkeypatch.setattr(embedded, "FOLDER", tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "home"))
     with pytest.raises(UserError, match=r"diabetes\.csv is corrupt: its SHA-256") as caught:
         load(DataConfig(name="diabetes"))
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "home").rglob("*.array_record*"))
-    monkeypatch.setattr(builders, "FOLDER", tmp_path / "absent")
+    monkeypatch.setattr(embedded, "FOLDER", tmp_path / "absent")
     with pytest.raises(UserError, match="cannot be read"):
         load(DataConfig(name="diabetes"))
 
@@ -174,10 +168,10 @@ def test_two_processes_prepare_at_once(tmp_path):
 
 def test_a_killed_preparation_is_begun_again(tmp_path):
     slow = (
-        "import time; from train.data import builders, prepare\n"
+        "import time; from train.data import prepare; from train.data.builders import numbers\n"
         "def rows(self, columns, rows):\n"
         "    yield 0, {name: column[0] for name, column in columns.items()}; time.sleep(60)\n"
-        "builders.Diabetes._generate_examples = rows; prepare.prepare('diabetes')\n"
+        "numbers.Diabetes._generate_examples = rows; prepare.prepare('diabetes')\n"
     )
     process = start(slow, tmp_path)
     deadline = time.monotonic() + 30

@@ -1,4 +1,16 @@
-"""Names and digests of the files in this folder; README.md tells where they come from."""
+"""The files in this folder; README.md tells where they come from.
+
+Each file's SHA-256 stands here, so a damaged installation is told from a bad model.
+"""
+
+import gzip
+import hashlib
+import lzma
+from pathlib import Path
+
+from train.errors import UserError
+
+FOLDER = Path(__file__).parent
 
 SHA256 = {
     "mnist_5k.csv.gz": "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d",
@@ -27,5 +39,29 @@ NAMES = (
     "vader",
     "intents",
     "debian_synopsis",
+    "bible_cloze",
 )
 VERSION = "1.1.0"  # of the records made of them: raise it when a split or a feature changes
+
+
+def read(filename: str) -> str:
+    """The text of an embedded file, decompressed.
+
+    Raises:
+        UserError: when the file is absent or is not the one that was released.
+    """
+    path = FOLDER / filename
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): install the package again"
+        ) from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != SHA256[filename]:
+        raise UserError(
+            f"{path} is corrupt: its SHA-256 starts with {digest[:12]}, "
+            f"{SHA256[filename][:12]} is right; install the package again"
+        )
+    unpack = {".gz": gzip.decompress, ".xz": lzma.decompress}.get(path.suffix, bytes)
+    return unpack(content).decode()

@@ -1,0 +1,211 @@
+"""Question answering by extraction: which span of a passage answers a question."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from train import baselines, metrics
+from train.config import Recipe
+from train.data import tokenizer
+from train.data.answered_text import FIRST, LAST, AnsweredText, load_answered_text
+from train.errors import UserError
+from train.gradient import Batch, Metrics
+from train.report import Section, Table
+from train.step import Objects
+from train.task import Baseline, Outputs, SampleRequest
+from train.tasks import attention
+from train.tasks.text import TextTask
+from zoo.functional.spans import best_spans
+from zoo.models.bert import BERT, Spans
+
+NUM_BEST = 3  # answers that are served and shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionAnsweringConfig:
+    """What an answer may be, and what the network is compared with."""
+
+    max_answer_tokens: int = 30
+    no_answer_threshold: float = 0.0  # τ: an answer must beat none by more (section 4.3)
+    baseline: Literal["none", "sliding-window"] = "sliding-window"  # what it must beat
+
+    def __post_init__(self):
+        if self.max_answer_tokens < 1:
+            raise ValueError(f"max_answer_tokens={self.max_answer_tokens} must be at least 1")
+
+
+class QuestionAnswering(TextTask):
+    """Minimises `-1/2 (log p(start) + log p(end))` of the answer (Devlin et al. 2019, section 4.2).
+
+    Where the answer stands in several places, their probabilities are added up (Clark and Gardner
+    2018, section 2). Words of the question are no place for an answer, and [CLS] means none.
+    """
+
+    summary_metric = "train/accuracy"
+    data: AnsweredText
+
+    @classmethod
+    def load(cls, recipe: Recipe, folder: Path | None = None) -> AnsweredText:
+        context = recipe.model.context
+        if recipe.data.max_tokens > context:
+            raise UserError(
+                f"data.max_tokens={recipe.data.max_tokens} is more than model.context={context}; "
+                "set them to the same number"
+            )
+        return load_answered_text(recipe.data, tokenizer.of_run(folder))
+
+    @property
+    def config(self) -> QuestionAnsweringConfig:
+        return self.recipe.task
+
+    def build(self, rngs: nnx.Rngs) -> Objects:
+        config = self.model_config
+        encoder = BERT(config, rngs=rngs, ops=self.ops)
+        return self.network(
+            nnx.Dict(encoder=encoder, head=Spans(config, rngs=rngs, ops=self.ops)), rngs
+        )
+
+    def query(self, batch: Any) -> Any:
+        return {name: batch[name] for name in ("inputs", "inputs_lengths", "passages")}
+
+    def scores(
+        self, model: Any, query: Any, rngs: nnx.Rngs | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Start and end logits [B, T], -inf where no answer may be; [CLS] stands for none."""
+        segments = self._passage(query).astype(jnp.int32)
+        x = model["encoder"](query["inputs"], query["inputs_lengths"], segments, rngs=rngs)
+        places = jnp.arange(x.shape[1])
+        allowed = (places == 0) | self._may_answer(query)
+        start, end = (logits.astype(jnp.float32) for logits in model["head"](x))
+        return jnp.where(allowed, start, -jnp.inf), jnp.where(allowed, end, -jnp.inf)
+
+    @staticmethod
+    def _passage(query: Any) -> jax.Array:
+        """The second of the two segments: the passage and what comes after it."""
+        return jnp.arange(query["inputs"].shape[1]) >= query["passages"][:, None]
+
+    def _may_answer(self, query: Any) -> jax.Array:
+        """The passage, without the mark at its end."""
+        places = jnp.arange(query["inputs"].shape[1])
+        return self._passage(query) & (places < query["inputs_lengths"][:, None] - 1)
+
+    def loss(self, model, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        start, end = self.scores(model, self.query(batch), nnx.Rngs(dropout=key))
+        first, last = self._wanted(batch)
+        loss = (_surprise(start, first) + _surprise(end, last)).mean() / 2
+        rows = jnp.arange(len(start))
+        hits = first[rows, start.argmax(-1)] & last[rows, end.argmax(-1)]
+        return loss, {"train/accuracy": hits.mean(dtype=jnp.float32)}
+
+    @staticmethod
+    def _wanted(batch: Batch) -> tuple[jax.Array, jax.Array]:
+        return (batch["targets"] & FIRST) > 0, (batch["targets"] & LAST) > 0
+
+    def predict(self, objects: Objects, inputs: Any) -> dict[str, jax.Array]:
+        """The best spans of each row: first and last token [B, N], score; and the score of none."""
+        start, end = self.scores(self.trained(objects), inputs)
+        found = best_spans(
+            start,
+            end,
+            self._may_answer(inputs),
+            num_best=NUM_BEST,
+            max_length=self.config.max_answer_tokens,
+        )
+        return found._asdict()
+
+    def eval_step(self, objects: Objects, batch: Batch) -> dict[str, jax.Array]:
+        start, end = self.scores(self.trained(objects), self.query(batch))
+        first, last = self._wanted(batch)
+        loss = (_surprise(start, first) + _surprise(end, last)) / 2
+        return {"loss": loss, **self.predict(objects, self.query(batch))}
+
+    def summarise(self, outputs: Outputs) -> dict[str, float]:
+        answers = [question.answers for question in self.data.questions]
+        found = [best for best, *_ in self._answers(outputs, np.arange(len(self.data.eval)))]
+        return {
+            "loss": float(outputs["loss"].mean(dtype=np.float64)),
+            **metrics.squad(answers, found),
+        }
+
+    def _answers(self, outputs: Any, rows: np.ndarray) -> list[list[str]]:
+        """The best answers to the questions of some rows, of all windows on the passage together.
+
+        Where questions may have none, "" is the first of them if nothing beats it.
+        """
+        found: dict[int, dict[str, float]] = {}
+        for i, row in enumerate(rows):
+            scores = found.setdefault(int(self.data.owners[row]), {})
+            if self.data.unanswerable:  # no answer in any window is none in the passage
+                none = float(outputs["no_answer"][i]) + self.config.no_answer_threshold
+                scores[""] = min(scores.get("", np.inf), none)
+            spans = zip(*(outputs[name][i] for name in ("start", "end", "score")), strict=True)
+            for start, end, score in spans:
+                if np.isfinite(score):
+                    text = self.data.span(int(row), int(start), int(end))
+                    scores[text] = max(scores.get(text, -np.inf), float(score))
+        ranked = [sorted(scores, key=lambda text: -scores[text]) for scores in found.values()]
+        return [texts[:NUM_BEST] or [""] for texts in ranked]
+
+    def baseline(self, folder: Path) -> Baseline | None:
+        return None if self.config.baseline == "none" else baselines.sliding_window(self.data)
+
+    def sections(self, objects: Objects, outputs: Outputs) -> list[Section]:
+        found = self._answers(outputs, np.arange(len(self.data.eval)))
+        asked = np.linspace(0, len(found) - 1, min(16, len(found))).astype(int)
+        shown = [
+            (row.passage, row.question, _any(row.answers), found[i][0])
+            for i, row in ((i, self.data.questions[i]) for i in asked)
+        ]
+        row = self.data.eval.gather(np.zeros(1, np.int64))
+        tokens = row["inputs"][:, : row["inputs_lengths"][0]][:, : attention.NUM_DRAWN]
+        return [
+            Section(
+                "Answers",
+                "Held-out questions, what answers them, and what the network finds.",
+                Table(("passage", "question", "answer", "found"), shown),
+            ),
+            *attention.sections(
+                attention.seen(
+                    self.trained(objects), lambda model: model["encoder"](jnp.asarray(tokens))
+                ),
+                [self.data.tokenizer.id_to_token(int(token)) or "" for token in tokens[0]],
+            ),
+        ]
+
+    def sample(self, objects: Objects, request: SampleRequest) -> list[dict[str, Any]]:
+        """Held-out questions with their answers and the best of those found, the best first."""
+        if request.out is not None or request.prompt is not None:
+            raise UserError("answers are those to held-out questions; leave --out and --prompt out")
+        num = min(16, len(self.data.questions)) if request.num is None else request.num
+        if num > len(self.data.questions):
+            raise UserError(f"--num {num}: there are {len(self.data.questions)} held-out questions")
+        asked = np.linspace(0, len(self.data.questions) - 1, num).astype(int)
+        rows = np.flatnonzero(np.isin(self.data.owners, asked))
+        query = jax.tree.map(jnp.asarray, self.query(self.data.eval.gather(rows)))
+        outputs = jax.device_get(self.predict(objects, query))
+        questions = [self.data.questions[i] for i in asked]
+        return [
+            {
+                "passage": row.passage,
+                "question": row.question,
+                "answer": _any(row.answers),
+                "found": answers,
+            }
+            for row, answers in zip(questions, self._answers(outputs, rows), strict=True)
+        ]
+
+
+def _surprise(logits: jax.Array, wanted: jax.Array) -> jax.Array:
+    """`-log Σ p` [B] of the places that are wanted."""
+    right = jax.nn.logsumexp(jnp.where(wanted, logits, -jnp.inf), axis=-1)
+    return jax.nn.logsumexp(logits, axis=-1) - right
+
+
+def _any(answers: tuple[str, ...]) -> str:
+    """Answers as text, each wording once."""
+    return " / ".join(dict.fromkeys(answers))
