@@ -65,6 +65,7 @@ def run(
       NonFinite: the loss or a gradient became NaN or infinite.
       Stopped: SIGTERM or Ctrl-C arrived, and the run was saved.
     """
+    kernels.keep_freed_memory()
     recipe = recipe.load() if isinstance(recipe, Row) else recipe
     folder = RunFolder(Path(workdir) if workdir else Path("runs") / recipe.name)
     folder.check(recipe, resume)
