@@ -188,7 +188,7 @@ RECIPES: dict[str, Row] = {
         metric="nats_per_char",
         direction="min",
         threshold=Relative(),
-        seconds=180,
+        seconds=300,
     ),
     "cloze-qa": Row(
         about="A small BERT that finds the phrase left out of a verse",
