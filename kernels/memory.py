@@ -15,9 +15,9 @@ LARGEST = 2**31 - 1  # what an int holds: 2 GB may lie idle at the end of the he
 def keep_freed_memory() -> bool:
     """Has the C library keep what is freed, for this process; whether it has such settings.
 
-    To be called before JAX starts its threads, that is before its first array: a thread that has
-    begun a heap of its own keeps nothing above 64 MB. What a process once needed it holds until it
-    ends.
+    To be called before JAX is imported: a thread that has begun a heap of its own by then keeps
+    little of what does not fit there. JAX 0.12 has such threads, and gains in some of its runs
+    only. What a process once needed it holds until it ends.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     settings = {ARENA_MAX: 1, MMAP_MAX: 0, TRIM_THRESHOLD: LARGEST}

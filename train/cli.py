@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+import kernels
 from train.errors import UserError
 from train.options import nearest, parse
 from train.recipes import RECIPES
@@ -145,7 +146,8 @@ def run(args: Sequence[str]) -> int:
     name, *rest = args
     if name not in RECIPES:
         raise UserError(nearest("recipe", name, RECIPES) + f" (see `{PROG} list`)")
-    # The loop does this too, but importing JAX already takes seconds.
+    # The loop does both too, but importing JAX takes seconds, and starts threads.
+    kernels.keep_freed_memory()
     with Shutdown(lambda line: print(line, file=sys.stderr)):
         return _run(name, [_alias(arg) for arg in rest])
 
