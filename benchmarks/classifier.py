@@ -85,7 +85,7 @@ class Ours:
         import zoo
         from train.step import Program
 
-        kernels.keep_freed_memory()  # as every run does, before JAX has threads
+        kernels.keep_freed_memory()  # as every run does
         model = zoo.build(config, rngs=nnx.Rngs(1), ops=kernels.best())
         load_flax(model, weights(arrays))
         self.batch = device_batch(arrays)

@@ -26,7 +26,7 @@ CHOICES = {
     "gpu": {},
     "tpu": {},
 }
-# XLA's options, for the convolutions and reductions inside a compiled step. By default the CPU
+# XLA's options, for the convolutions, products and sums inside a compiled step. By default the CPU
 # backend gives convolutions to YNNPACK, which computes the gradient with respect to the kernel
 # several times slower than XLA's other library, Eigen. YNNPACK's sums, as in batch norm, stay, and
 # so do its products: those of few rows, as in a step of an LSTM, take half of Eigen's time.

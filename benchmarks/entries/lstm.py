@@ -48,7 +48,7 @@ class Jax:
 
         import kernels
 
-        kernels.keep_freed_memory()  # as every run does, before JAX has threads
+        kernels.keep_freed_memory()  # as every run does
         self.arguments = [jnp.asarray(arrays[name]) for name in DIFFERENTIATED]
         self.weighting = jnp.asarray(arrays["weighting"])
 

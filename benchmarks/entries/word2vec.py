@@ -83,7 +83,7 @@ class Ours(Blocks):
         from train.step import Program
         from train.tasks.word_vectors import WordVectors
 
-        kernels.keep_freed_memory()  # as every run does, before JAX has threads
+        kernels.keep_freed_memory()  # as every run does
         super().__init__(arrays)
         vocabulary = known(arrays)
         text = WordText("some", self.source, ArraySource({}), vocabulary, texts=[])

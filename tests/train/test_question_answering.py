@@ -153,7 +153,7 @@ def test_a_run_finds_answers(tmp_path, capsys):
     assert all(answer in row["passage"] for row in rows for answer in row["found"])
     for words, says in [
         (["--prompt", "who?"], "leave --out and --prompt out"),
-        (["--num", "31"], "there are 30 held-out questions"),
+        (["--num", "31"], "the evaluation split has 30 examples"),
     ]:
         assert main(["sample", folder, *words]) == 2
         assert says in capsys.readouterr().err

@@ -3,7 +3,7 @@
     python -m train run cloze-qa
     python -m train sample runs/cloze-qa --num 5
 
-23,000 questions of the English Bible in SQuAD's form, whole books held out; `--data tfds:squad`
+22,000 questions of the English Bible in SQuAD's form, whole books held out; `--data tfds:squad`
 takes SQuAD itself. Nothing is pretrained: what a question means is learnt from these alone.
 """
 

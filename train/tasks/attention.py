@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.core
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -31,6 +32,14 @@ def seen(model: Any, run: Callable[[Any], Any]) -> list[jax.Array]:
 
     run(nnx.view(model, attention=showing, raise_if_not_found=False))
     return [] if any(isinstance(weights, jax.core.Tracer) for weights in found) else found
+
+
+def of_encoder(model: Any, data: Any) -> list[Section]:
+    """The attention of ``model["encoder"]`` over the first held-out row of texts in tokens."""
+    row = data.eval.gather(np.zeros(1, np.int64))
+    tokens = row["inputs"][:, : row["inputs_lengths"][0]][:, :NUM_DRAWN]
+    layers = seen(model, lambda model: model["encoder"](jnp.asarray(tokens)))
+    return sections(layers, [data.tokenizer.id_to_token(int(token)) or "" for token in tokens[0]])
 
 
 def sections(

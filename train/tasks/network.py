@@ -57,11 +57,16 @@ class Network(Task):
 
     def held_out(self, request: SampleRequest) -> np.ndarray:
         """The indices of so many held-out examples, evenly spread over the evaluation split."""
-        num = min(16, len(self.data.eval)) if request.num is None else request.num
+        num = min(16, self.num_held_out) if request.num is None else request.num
         if request.prompt is not None:
             raise UserError(
                 f"--prompt: recipe {self.recipe.name!r} is no language model; leave it out"
             )
-        if not 1 <= num <= len(self.data.eval):
-            raise UserError(f"--num {num}: the evaluation split has {len(self.data.eval)} examples")
-        return np.linspace(0, len(self.data.eval) - 1, num).astype(int)
+        if not 1 <= num <= self.num_held_out:
+            raise UserError(f"--num {num}: the evaluation split has {self.num_held_out} examples")
+        return np.linspace(0, self.num_held_out - 1, num).astype(int)
+
+    @property
+    def num_held_out(self) -> int:
+        """Examples of the evaluation split: its rows, where each is one."""
+        return len(self.data.eval)

@@ -19,7 +19,7 @@ from train.report import Section, Table
 from train.step import Objects
 from train.task import Baseline, Outputs, SampleRequest
 from train.tasks import attention
-from train.tasks.text import TextTask
+from train.tasks.text import TextTask, check_context
 from zoo.functional.spans import best_spans
 from zoo.models.bert import BERT, Spans
 
@@ -51,13 +51,12 @@ class QuestionAnswering(TextTask):
 
     @classmethod
     def load(cls, recipe: Recipe, folder: Path | None = None) -> AnsweredText:
-        context = recipe.model.context
-        if recipe.data.max_tokens > context:
-            raise UserError(
-                f"data.max_tokens={recipe.data.max_tokens} is more than model.context={context}; "
-                "set them to the same number"
-            )
+        check_context(recipe)
         return load_answered_text(recipe.data, tokenizer.of_run(folder))
+
+    @property
+    def num_held_out(self) -> int:
+        return len(self.data.questions)  # some have several rows
 
     @property
     def config(self) -> QuestionAnsweringConfig:
@@ -97,7 +96,7 @@ class QuestionAnswering(TextTask):
     def loss(self, model, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
         start, end = self.scores(model, self.query(batch), nnx.Rngs(dropout=key))
         first, last = self._wanted(batch)
-        loss = (_surprise(start, first) + _surprise(end, last)).mean() / 2
+        loss = self._losses(start, end, batch).mean()
         rows = jnp.arange(len(start))
         hits = first[rows, start.argmax(-1)] & last[rows, end.argmax(-1)]
         return loss, {"train/accuracy": hits.mean(dtype=jnp.float32)}
@@ -106,23 +105,24 @@ class QuestionAnswering(TextTask):
     def _wanted(batch: Batch) -> tuple[jax.Array, jax.Array]:
         return (batch["targets"] & FIRST) > 0, (batch["targets"] & LAST) > 0
 
+    def _losses(self, start: jax.Array, end: jax.Array, batch: Batch) -> jax.Array:
+        """[B]."""
+        first, last = self._wanted(batch)
+        return (_surprise(start, first) + _surprise(end, last)) / 2
+
     def predict(self, objects: Objects, inputs: Any) -> dict[str, jax.Array]:
         """The best spans of each row: first and last token [B, N], score; and the score of none."""
-        start, end = self.scores(self.trained(objects), inputs)
-        found = best_spans(
-            start,
-            end,
-            self._may_answer(inputs),
-            num_best=NUM_BEST,
-            max_length=self.config.max_answer_tokens,
-        )
-        return found._asdict()
+        return self._best(*self.scores(self.trained(objects), inputs), inputs)
+
+    def _best(self, start: jax.Array, end: jax.Array, query: Any) -> dict[str, jax.Array]:
+        longest = self.config.max_answer_tokens
+        may = self._may_answer(query)
+        return best_spans(start, end, may, num_best=NUM_BEST, max_length=longest)._asdict()
 
     def eval_step(self, objects: Objects, batch: Batch) -> dict[str, jax.Array]:
-        start, end = self.scores(self.trained(objects), self.query(batch))
-        first, last = self._wanted(batch)
-        loss = (_surprise(start, first) + _surprise(end, last)) / 2
-        return {"loss": loss, **self.predict(objects, self.query(batch))}
+        query = self.query(batch)
+        start, end = self.scores(self.trained(objects), query)
+        return {"loss": self._losses(start, end, batch), **self._best(start, end, query)}
 
     def summarise(self, outputs: Outputs) -> dict[str, float]:
         answers = [question.answers for question in self.data.questions]
@@ -156,35 +156,25 @@ class QuestionAnswering(TextTask):
 
     def sections(self, objects: Objects, outputs: Outputs) -> list[Section]:
         found = self._answers(outputs, np.arange(len(self.data.eval)))
-        asked = np.linspace(0, len(found) - 1, min(16, len(found))).astype(int)
+        questions = self.data.questions
         shown = [
-            (row.passage, row.question, _any(row.answers), found[i][0])
-            for i, row in ((i, self.data.questions[i]) for i in asked)
+            (questions[i].passage, questions[i].question, _any(questions[i].answers), found[i][0])
+            for i in self.held_out(SampleRequest())
         ]
-        row = self.data.eval.gather(np.zeros(1, np.int64))
-        tokens = row["inputs"][:, : row["inputs_lengths"][0]][:, : attention.NUM_DRAWN]
         return [
             Section(
                 "Answers",
                 "Held-out questions, what answers them, and what the network finds.",
                 Table(("passage", "question", "answer", "found"), shown),
             ),
-            *attention.sections(
-                attention.seen(
-                    self.trained(objects), lambda model: model["encoder"](jnp.asarray(tokens))
-                ),
-                [self.data.tokenizer.id_to_token(int(token)) or "" for token in tokens[0]],
-            ),
+            *attention.of_encoder(self.trained(objects), self.data),
         ]
 
     def sample(self, objects: Objects, request: SampleRequest) -> list[dict[str, Any]]:
         """Held-out questions with their answers and the best of those found, the best first."""
         if request.out is not None or request.prompt is not None:
             raise UserError("answers are those to held-out questions; leave --out and --prompt out")
-        num = min(16, len(self.data.questions)) if request.num is None else request.num
-        if num > len(self.data.questions):
-            raise UserError(f"--num {num}: there are {len(self.data.questions)} held-out questions")
-        asked = np.linspace(0, len(self.data.questions) - 1, num).astype(int)
+        asked = self.held_out(request)
         rows = np.flatnonzero(np.isin(self.data.owners, asked))
         query = jax.tree.map(jnp.asarray, self.query(self.data.eval.gather(rows)))
         outputs = jax.device_get(self.predict(objects, query))

@@ -20,7 +20,7 @@ from train.step import Objects
 from train.task import Baseline, Outputs, SampleRequest
 from train.tasks import attention
 from train.tasks.classification import ClassifierConfig
-from train.tasks.text import TextTask
+from train.tasks.text import TextTask, check_context
 from zoo.functional.viterbi import bio_rules, viterbi
 from zoo.models.bert import BERT, Tagger
 
@@ -44,12 +44,7 @@ class Tagging(TextTask):
 
     @classmethod
     def load(cls, recipe: Recipe, folder: Path | None = None) -> TaggedText:
-        context = recipe.model.context
-        if recipe.data.max_tokens > context:
-            raise UserError(
-                f"data.max_tokens={recipe.data.max_tokens} is more than model.context={context}; "
-                "set them to the same number"
-            )
+        check_context(recipe)
         data = load_tagged_text(recipe.data, tokenizer.of_run(folder))
         try:
             bio_rules(data.tags)
@@ -136,8 +131,6 @@ class Tagging(TextTask):
             )
             for i in wrong[:24]
         ]
-        row = self.data.eval.gather(np.zeros(1, np.int64))
-        tokens = row["inputs"][:, : row["inputs_lengths"][0]][:, : attention.NUM_DRAWN]
         return [
             Section(
                 "Mistakes",
@@ -145,12 +138,7 @@ class Tagging(TextTask):
                 f"{len(shown)} of them.",
                 Table(("sentence", "spans", "found"), shown),
             ),
-            *attention.sections(
-                attention.seen(
-                    self.trained(objects), lambda model: model["encoder"](jnp.asarray(tokens))
-                ),
-                [self.data.tokenizer.id_to_token(int(token)) or "" for token in tokens[0]],
-            ),
+            *attention.of_encoder(self.trained(objects), self.data),
         ]
 
     def sample(self, objects: Objects, request: SampleRequest) -> list[dict[str, Any]]:

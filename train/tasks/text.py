@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from train.config import Recipe
 from train.data import tokenizer
+from train.errors import UserError
 from train.tasks.network import Network
 
 
@@ -16,3 +18,13 @@ class TextTask(Network):
     def model_config(self) -> Any:
         """The recipe's model with as many tokens as there are."""
         return self.recipe.model.for_vocab(self.data.tokenizer.get_vocab_size())
+
+
+def check_context(recipe: Recipe) -> None:
+    """Raises UserError where texts are longer than the model's context."""
+    longest, context = recipe.data.max_tokens, recipe.model.context
+    if longest > context:
+        raise UserError(
+            f"data.max_tokens={longest} is more than model.context={context}; set them to the same "
+            "number"
+        )
