@@ -14,6 +14,7 @@ import logging
 import os
 import shutil
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +29,20 @@ from orbax.checkpoint import checkpoint_managers as policies
 from train.config import CheckpointConfig
 from train.errors import UserError
 
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    """False for what asyncio says of an array that Orbax has given up, because another one failed.
+
+    A task names its coroutine's file in the message; several gathered ones only in the traceback.
+    """
+    raised = record.exc_info[2] if record.exc_info else None
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(raised)]
+    return not any("orbax" in text for text in [record.getMessage(), *files])
+
+
 # What Orbax raises it also logs, with tracebacks; here every error is told, in a line.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
-logging.getLogger("asyncio").addFilter(lambda record: "/orbax/" not in record.getMessage())
+logging.getLogger("asyncio").addFilter(_not_of_orbax)
 
 DAMAGED = "damaged"  # the folder, beside the checkpoints, where unreadable ones are set aside
 
@@ -258,7 +270,7 @@ class _disk_errors:
     def __enter__(self):
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(self, kind, error, where):
         chain, seen = error, []
         while chain is not None:
             seen.append(str(chain))

@@ -1,5 +1,7 @@
 """Checkpoints: bitwise back, the right ones kept, and damage found wherever it is."""
 
+import asyncio
+import gc
 import itertools
 import math
 import os
@@ -367,6 +369,25 @@ def test_a_full_disk(small_disk):
     assert found is not None
     assert found.step >= 2
     assert math.isclose(float(found.leaves[0].std()), 1.0, rel_tol=0.05)
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["a task", "gathered"])
+@pytest.mark.parametrize(("library", "told"), [("orbax", 0), ("aiofiles", 1)])
+def test_what_orbax_gives_up_is_not_told(library, told, together, caplog):
+    """When one array meets a full disk, asyncio reports the others, and nobody waits for them."""
+    space = {}
+    text = "async def write():\n    raise ValueError('File too large')"
+    exec(compile(text, f"/site-packages/{library}/write.py", "exec"), space)
+
+    async def abandon():
+        write = space["write"]()
+        future = asyncio.gather(write) if together else asyncio.ensure_future(write)
+        while not future.done():
+            await asyncio.sleep(0)
+
+    asyncio.run(abandon())
+    gc.collect()
+    assert len(caplog.records) == told
 
 
 def test_other_errors_keep_their_names(tmp_path):
