@@ -52,6 +52,11 @@ class RunningText:
     """Characters of the eval split over its tokens: what makes losses comparable."""
     cleaning: Cleaning = field(default_factory=Cleaning)
 
+    def frequencies(self) -> np.ndarray:
+        """The share [V] of each token in the train split, one added to all counts (Laplace)."""
+        counts = np.bincount(self.train.tokens, minlength=self.tokenizer.get_vocab_size()) + 1
+        return counts / counts.sum()
+
 
 def load_text(config: TextConfig, window: int, tokenizer: Tokenizer | None = None) -> RunningText:
     """Reads, cleans and tokenises a text set for windows of ``window`` tokens.

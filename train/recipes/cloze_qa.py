@@ -15,7 +15,15 @@ from zoo.models.bert import BERTConfig
 
 RECIPE = Recipe(
     name="cloze-qa",
-    model=BERTConfig(context=192, num_layers=3, num_heads=4, dim=128, hidden_dim=512, pooled=False),
+    model=BERTConfig(
+        context=192,
+        num_layers=3,
+        num_heads=4,
+        dim=128,
+        hidden_dim=512,
+        dropout_rate=0.0,
+        pooled=False,
+    ),
     task=QuestionAnsweringConfig(max_answer_tokens=12),
     data=AnsweredTextConfig(
         name="bible_cloze",
@@ -26,16 +34,17 @@ RECIPE = Recipe(
         stride=64,
     ),
     optim=OptimConfig(
-        name="adamw",
-        peak_lr=1e-3,
+        name="muon",
+        peak_lr=1e-2,
+        momentum=0.95,
         schedule="cosine",
         warmup_steps=200,
         weight_decay=0.01,
         clip_norm=1.0,
     ),
-    checkpoint=CheckpointConfig(every=250),
-    steps=1500,
+    checkpoint=CheckpointConfig(every=325),
+    steps=1300,
     batch_size=32,
-    eval_every=500,
+    eval_every=325,
     eval_batch_size=64,
 )

@@ -24,8 +24,9 @@ RECIPE = Recipe(
         name="bible", column="en", target="es", vocab_size=4000, max_tokens=96, max_target_tokens=96
     ),
     optim=OptimConfig(
-        name="adam",
-        peak_lr=2e-3,
+        name="muon",
+        peak_lr=2e-2,
+        momentum=0.95,
         schedule="cosine",
         warmup_steps=400,
         beta2=0.98,

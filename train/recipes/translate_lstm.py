@@ -17,4 +17,5 @@ RECIPE: Recipe = dataclasses.replace(
     name="translate-lstm",
     model=LSTMSeq2SeqConfig.nano(),
     task=SequenceToSequenceConfig(baseline="copy"),
+    optim=dataclasses.replace(TRANSFORMER.optim, peak_lr=1e-2),
 )

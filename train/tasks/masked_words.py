@@ -70,6 +70,8 @@ class MaskedWords(TextTask):
         config = self.model_config
         encoder = BERT(config, rngs=rngs, ops=self.ops)
         head = MaskedWordsHead(config, rngs=rngs, ops=self.ops)
+        # It starts at the frequencies of words, whose learning would take the first hundred steps.
+        head.bias[...] = jnp.asarray(np.log(self.data.frequencies()), head.bias.dtype)
         return self.network(nnx.Dict(encoder=encoder, head=head), rngs)
 
     def _mark(self, name: str) -> int:
@@ -141,7 +143,7 @@ class MaskedWords(TextTask):
         return {"token": probabilities.argmax(-1), "probability": probabilities.max(-1)}
 
     def sections(self, objects: Objects, outputs: Outputs) -> list[Section]:
-        request = SampleRequest(num=8)
+        request = SampleRequest(num=min(8, len(self.data.eval)))
         found = self.sample(objects, request)
         shown = self.data.eval.gather(np.zeros(1, np.int64))["inputs"][:, : attention.NUM_DRAWN]
         layers = attention.seen(
