@@ -57,7 +57,7 @@ def _record(options: argparse.Namespace) -> int:
     from train.errors import UserError
 
     try:
-        for path in record(options.names):
+        for path in record(options.names, options.seeds):
             print(path)
     except UserError as error:
         raise ValueError(str(error)) from error
@@ -92,6 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     list_verb.set_defaults(command=_list)
     record_verb = verbs.add_parser("record", help="train recipes whole and keep their results")
     record_verb.add_argument("names", nargs="*", metavar="RECIPE", help="which; default: all")
+    record_verb.add_argument(
+        "--seeds", nargs="+", type=int, default=(), metavar="N", help="default: the recipe's own"
+    )
     record_verb.set_defaults(command=_record)
     for verb in (run_verb, report_verb):
         verb.add_argument(

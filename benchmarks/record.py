@@ -1,16 +1,21 @@
 """Recorded results: runs recipes whole and keeps what they reached, with commit and hardware.
 
     python -m benchmarks record digits-convnet linear-diabetes
+    python -m benchmarks record bible-gpt --seeds 1 2 3
 
 Every figure in the documentation is generated from ``benchmarks/results``; nothing there is typed.
 """
 
+import dataclasses
 import shutil
+import statistics
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from train.config import Recipe
 from train.errors import UserError
 from train.loop import run
 from train.options import nearest
@@ -20,11 +25,15 @@ from train.result import write_json
 RESULTS = Path(__file__).parent / "results"
 
 
-def record(names: Sequence[str], results: Path = RESULTS) -> list[Path]:
+def record(names: Sequence[str], seeds: Sequence[int] = (), results: Path = RESULTS) -> list[Path]:
     """Trains each named recipe from the start and writes ``results/NAME.json``.
+
+    Of several seeds the file holds the first one's result and, as ``seeds`` and ``mean``, what the
+    recipe is judged by for each of them and on average.
 
     Args:
       names: rows of ``RECIPES``; all of them where none is named.
+      seeds: to train each recipe with; the recipe's own where none is given.
       results: the folder to write to.
 
     Returns:
@@ -40,13 +49,25 @@ def record(names: Sequence[str], results: Path = RESULTS) -> list[Path]:
     results.mkdir(parents=True, exist_ok=True)
     written = []
     for name in names or RECIPES:
-        workdir = Path(tempfile.mkdtemp(prefix=f"{name}-"))
-        result = run(RECIPES[name], workdir=workdir, resume="never")
+        recipe = RECIPES[name].load()
+        runs = {seed: _run(recipe, seed) for seed in seeds or (recipe.seed,)}
+        result = {"commit": commit, **next(iter(runs.values()))}
+        if len(runs) > 1:
+            metric = f"eval/{result['metric']}"
+            result["seeds"] = {str(seed): run["metrics"][metric] for seed, run in runs.items()}
+            result["mean"] = statistics.fmean(result["seeds"].values())
         path = results / f"{name}.json"
-        write_json(path, {"commit": commit, **result})
-        shutil.rmtree(workdir)
+        write_json(path, result)
         written.append(path)
     return written
+
+
+def _run(recipe: Recipe, seed: int) -> dict[str, Any]:
+    workdir = Path(tempfile.mkdtemp(prefix=f"{recipe.name}-"))
+    try:
+        return run(dataclasses.replace(recipe, seed=seed), workdir=workdir, resume="never")
+    finally:
+        shutil.rmtree(workdir)
 
 
 def clean_commit() -> str:

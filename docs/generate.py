@@ -167,12 +167,13 @@ def _result_row(context: Context, name: str, row: Row) -> list[str]:
     sign = "≥" if row.direction == "max" else "≤"
     if result is None:
         return [*about, NOT_RECORDED, f"{sign} {row.threshold}", "", ""]
-    value = number(result["metrics"][f"eval/{result['metric']}"])
+    value = number(result.get("mean", result["metrics"][f"eval/{result['metric']}"]))
+    seeds = f" (mean of {len(result['seeds'])} seeds)" if "seeds" in result else ""
     missed = "" if result["passed"] else " (missed)"
     baseline = result["baseline"]
     return [
         *about,
-        f"**{value}**{missed}",
+        f"**{value}**{seeds}{missed}",
         f"{sign} {number(result['threshold'])}",
         f"{number(baseline['value'])} ({baseline['name']})" if baseline else "",
         f"{result['seconds']['train']:.0f} s",
@@ -233,6 +234,7 @@ def _details(context: Context, name: str) -> str:
         *([("baseline", f"{number(baseline['value'])}, {baseline['name']}")] if baseline else []),
         ("parameters", f"{result['parameters']:,}"),
         ("steps, seed", f"{result['steps']:,}, {result['seed']}"),
+        *([("seeds", _seeds(result))] if "seeds" in result else []),
         ("time", seconds),
         ("steps a second", f"{result['steps_per_second']:,.1f}"),
         *([("waiting for data", f"{wait:.2%} of training")] if wait is not None else []),
@@ -242,6 +244,11 @@ def _details(context: Context, name: str) -> str:
         ("command", f"`{result['command']}`"),
     ]
     return f"### {name}\n\n{table(('', name), rows)}"
+
+
+def _seeds(result: dict[str, Any]) -> str:
+    values = ", ".join(f"{seed}: {number(value)}" for seed, value in result["seeds"].items())
+    return f"{values}; mean {number(result['mean'])}"
 
 
 def speed(context: Context) -> str:
