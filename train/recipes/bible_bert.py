@@ -4,10 +4,9 @@
     python -m train sample runs/bible-bert --prompt "In the beginning God [MASK] the heavens"
 
 Windows of 32 pieces of words, 15 % of them hidden; eight books are held out whole. It must be two
-nats a word below what the frequencies of words alone give. Which words stand nearby is learnt
-first, and from few places sooner than from many: after 1,700 steps of 4,096 pieces, windows of 128
-were at 5.3 nats, of 64 at 4.8, of 32 at 3.4 (Devlin et al. 2019 too begin with the shorter ones,
-appendix A.2).
+nats a word below what the frequencies of words alone give. The windows are short because a BERT
+first has to find out that words have to do with their neighbours, and among few places it does so
+much sooner (Devlin et al. 2019 take long windows for the last tenth of the steps, appendix A.2).
 """
 
 import dataclasses
