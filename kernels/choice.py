@@ -8,7 +8,6 @@ import jax
 
 from kernels.conv import xla as conv
 from kernels.dense import xla as dense
-from kernels.layer_norm import xla as layer_norm
 from kernels.lstm import xla as lstm
 from kernels.max_pool import xla as max_pool
 from zoo.functional.ops import Ops
@@ -21,7 +20,6 @@ CHOICES = {
     "cpu": {
         "conv": (conv.conv, "1x1 windows and first layers are matrix products"),
         "dense": (dense.dense, "one two-dimensional product whatever the leading axes"),
-        "layer_norm": (layer_norm.layer_norm, "its sums are products with ones, as fast as those"),
         "lstm": (lstm.lstm, "the gradients of its weights are one product, not one a step"),
         "max_pool": (max_pool.max_pool, "its gradient is a mask, not a select-and-scatter"),
     },
