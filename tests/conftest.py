@@ -21,7 +21,7 @@ CACHE = ROOT / ".cache"
 # Read by JAX and by TensorFlow Datasets when they are first imported, here and in subprocesses.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("TFDS_DATA_DIR", str(CACHE / "tfds"))
 os.environ.setdefault("MPLBACKEND", "agg")
 
