@@ -50,6 +50,17 @@ def test_an_evaluation_asks_the_same_in_any_batch(built):
     np.testing.assert_allclose(turned[::-1], whole, rtol=1e-5)
 
 
+def test_the_first_guess_is_the_frequency_of_each_word(built):
+    task, objects = built
+    flat = jnp.zeros((1, task.recipe.model.dim))  # a place that says nothing about its word
+    table = objects["model"]["encoder"].tokens.table[...]
+    guess = jax.nn.softmax(objects["model"]["head"](flat, jnp.zeros_like(table)))[0]
+    counts = np.ones(task.data.tokenizer.get_vocab_size())
+    for token in task.data.train.tokens:
+        counts[token] += 1
+    np.testing.assert_allclose(guess, counts / counts.sum(), rtol=1e-5)
+
+
 def test_the_unigram_baseline(built):
     from train.baselines import unigram
 
@@ -86,7 +97,7 @@ def test_a_run_finds_words(tmp_path, capsys):
     ("words", "says"),
     [
         ("--data.tokenizer character", "has no [MASK] to hide a word behind"),
-        ("--task.window 200", "is more than model.context=128"),
+        ("--task.window 200", "is more than model.context=32"),
         ("--task.mask-rate 0", "must lie in (0, 1)"),
     ],
 )
