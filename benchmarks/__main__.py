@@ -55,12 +55,17 @@ def _report(options: argparse.Namespace) -> int:
 def _record(options: argparse.Namespace) -> int:
     from benchmarks.record import record  # late: it loads everything that training needs
     from train.errors import UserError
+    from train.shutdown import Stopped
 
     try:
         for path in record(options.names, options.seeds):
             print(path)
     except UserError as error:
         raise ValueError(str(error)) from error
+    except Stopped as ending:
+        return _complain(
+            "stopped: a result is of a whole run, so nothing was recorded", ending.exit_code or 1
+        )
     return 0
 
 

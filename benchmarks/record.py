@@ -7,7 +7,6 @@ Every figure in the documentation is generated from ``benchmarks/results``; noth
 """
 
 import dataclasses
-import shutil
 import statistics
 import subprocess
 import tempfile
@@ -41,6 +40,7 @@ def record(names: Sequence[str], seeds: Sequence[int] = (), results: Path = RESU
 
     Raises:
       UserError: an unknown recipe, or a working tree whose changes no commit names.
+      Stopped: SIGTERM or Ctrl-C arrived; what was not yet trained to its end is not kept.
     """
     for name in names:
         if name not in RECIPES:
@@ -54,7 +54,7 @@ def record(names: Sequence[str], seeds: Sequence[int] = (), results: Path = RESU
         result = {"commit": commit, **next(iter(runs.values()))}
         if len(runs) > 1:
             metric = f"eval/{result['metric']}"
-            result["seeds"] = {str(seed): run["metrics"][metric] for seed, run in runs.items()}
+            result["seeds"] = {str(seed): one["metrics"][metric] for seed, one in runs.items()}
             result["mean"] = statistics.fmean(result["seeds"].values())
         path = results / f"{name}.json"
         write_json(path, result)
@@ -63,11 +63,8 @@ def record(names: Sequence[str], seeds: Sequence[int] = (), results: Path = RESU
 
 
 def _run(recipe: Recipe, seed: int) -> dict[str, Any]:
-    workdir = Path(tempfile.mkdtemp(prefix=f"{recipe.name}-"))
-    try:
+    with tempfile.TemporaryDirectory(prefix=f"{recipe.name}-") as workdir:
         return run(dataclasses.replace(recipe, seed=seed), workdir=workdir, resume="never")
-    finally:
-        shutil.rmtree(workdir)
 
 
 def clean_commit() -> str:

@@ -8,6 +8,7 @@ import pytest
 from benchmarks import record
 from benchmarks.__main__ import main
 from tests.train import tiny
+from train.shutdown import Stopped
 
 
 @pytest.fixture
@@ -42,6 +43,20 @@ def test_several_seeds_and_their_mean(recorded):
     assert values["1"] != values["2"]
     assert result["mean"] == statistics.fmean(values.values())
     assert result["params_sha256"] == alone["1"]["params_sha256"]  # the first seed's, whole
+
+
+def test_a_run_that_was_stopped_is_not_recorded(recorded, monkeypatch, capsys, tmp_path):
+    def stopped(*_, **__):
+        raise Stopped("stopped at step 3 of 8 and saved", 0)
+
+    monkeypatch.setattr(record, "run", stopped)
+    assert main(["record", "linear-diabetes"]) == 1
+    assert capsys.readouterr().err == (
+        "error: stopped: a result is of a whole run, so nothing was recorded\n"
+    )
+    with pytest.raises(Stopped):
+        recorded()
+    assert not list((tmp_path / "results").iterdir())
 
 
 def test_an_unknown_recipe_is_one_line(capsys):
