@@ -37,7 +37,7 @@ MODEL_PAGES = {"linear": "Linear and logistic regression", "mlp": "Multilayer pe
 MODEL_PAGES |= {"convnet": "ConvNet", "resnet": "ResNet"}
 MODEL_PAGES |= {"lstm": "LSTM", "gpt": "GPT", "llama": "Llama", "bert": "BERT"}
 MODEL_PAGES |= {"seq2seq": "LSTM encoder-decoder", "transformer": "Encoder-decoder Transformer"}
-MODEL_PAGES |= {"word2vec": "Word vectors"}
+MODEL_PAGES |= {"word2vec": "Word vectors", "gan": "GAN"}
 # The parts that a model is made of, by the names of the files that test them.
 TESTED_BY = {
     "linear": (
@@ -97,8 +97,9 @@ TESTED_BY = {
         "masking",
     ),
     "seq2seq": ("seq2seq", "recurrent", "attention", "beam_search", "dropout"),
-    "transformer": ("transformer", "attention", "beam_search", "norm", "dropout"),
+    "transformer": ("transformer", "attention", "pointer", "beam_search", "norm", "dropout"),
     "word2vec": ("word2vec", "embed"),
+    "gan": ("gan", "losses", "spectral_norm", "torch_layers", "conv", "norm"),
 }
 
 

@@ -33,10 +33,14 @@ def stablehlo(task: Task, objects: Objects, out: Path) -> None:
 
 
 def safetensors(task: Task, objects: Objects, out: Path) -> None:
-    """Writes every parameter and statistic under its path, with the config as metadata."""
+    """Writes every parameter and statistic under its path, with the config as metadata.
+
+    Where weights are averaged, these are the averages, which is what `eval` measures.
+    """
     from safetensors.numpy import save_file
 
-    flat = nnx.to_flat_state(nnx.state(objects, (nnx.Param, nnx.BatchStat)))
+    state = nnx.state(task.evaluated(objects), (nnx.Param, nnx.BatchStat))
+    flat = nnx.to_flat_state(state)
     arrays = {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in flat}
     save_file(arrays, out, metadata={"config": json.dumps(to_json(task.recipe))})
 

@@ -48,3 +48,64 @@ def shared_negative_sampling(
     near = -jnp.where(is_pair, jax.nn.log_sigmoid(scores), 0).sum(-1)
     far = -jax.nn.log_sigmoid(-noise).mean(-1)
     return near + num_negatives * is_pair.sum(-1) * far
+
+
+def discriminator_loss(real: Float[Array, " B"], fake: Float[Array, " B"]) -> Float[Array, ""]:
+    """``L_D = -E_x[log D(x)] - E_z[log(1 - D(G(z)))]`` (Goodfellow et al. 2014, eq. 1), in float32.
+
+    Args:
+      real: logits l of images x, with ``D(x) = σ(l)``.
+      fake: logits of generated images G(z).
+    """
+    # log(1 - σ(l)) = log σ(-l), which is finite where 1 - σ(l) is rounded to 0.
+    return -_mean_log_sigmoid(real) - _mean_log_sigmoid(-fake)
+
+
+def generator_loss(fake: Float[Array, " B"]) -> Float[Array, ""]:
+    """``L_G = -E_z[log D(G(z))]``, the non-saturating one (Goodfellow et al. 2014, section 3)."""
+    return -_mean_log_sigmoid(fake)
+
+
+def minimax_generator_loss(fake: Float[Array, " B"]) -> Float[Array, ""]:
+    """``E_z[log(1 - D(G(z)))]`` (Goodfellow et al. 2014, eq. 1): what the discriminator maximises.
+
+    Its gradient vanishes where the discriminator is sure, as it is at first.
+    """
+    return _mean_log_sigmoid(-fake)
+
+
+def critic_loss(real: Float[Array, " B"], fake: Float[Array, " B"]) -> Float[Array, ""]:
+    """``E_z[f(G(z))] - E_x[f(x)]`` (Arjovsky et al. 2017, eq. 2), in float32.
+
+    Its negative is the Wasserstein distance where f is the best of all 1-Lipschitz functions.
+    """
+    return jnp.mean(fake.astype(jnp.float32)) - jnp.mean(real.astype(jnp.float32))
+
+
+def critic_generator_loss(fake: Float[Array, " B"]) -> Float[Array, ""]:
+    """``-E_z[f(G(z))]`` (Arjovsky et al. 2017, algorithm 1), in float32."""
+    return -jnp.mean(fake.astype(jnp.float32))
+
+
+def gradient_penalty(gradients: Float[Array, "B *I"]) -> Float[Array, ""]:
+    """``E_x̂[(‖∇f(x̂)‖ - 1)²]`` (Gulrajani et al. 2017, eq. 3), in float32.
+
+    Args:
+      gradients: ∇f(x̂), each at a point between an image and a generated one.
+    """
+    # The root has no slope at 0, where a dead critic would turn its parameters into NaN.
+    norms = jnp.sqrt(jnp.maximum(_square_norms(gradients), 1e-24))
+    return jnp.mean(jnp.square(norms - 1))
+
+
+def r1_penalty(gradients: Float[Array, "B *I"]) -> Float[Array, ""]:
+    """``½ E_x[‖∇D(x)‖²]`` at real images (Mescheder et al. 2018, eq. 9 with γ = 1), in float32."""
+    return jnp.mean(_square_norms(gradients)) / 2
+
+
+def _mean_log_sigmoid(logits: Float[Array, " B"]) -> Float[Array, ""]:
+    return jnp.mean(jax.nn.log_sigmoid(logits.astype(jnp.float32)))
+
+
+def _square_norms(gradients: Float[Array, "B *I"]) -> Float[Array, " B"]:
+    return jnp.sum(jnp.square(gradients.astype(jnp.float32)), axis=range(1, gradients.ndim))

@@ -22,6 +22,8 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from train.muon import muon
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
@@ -120,14 +122,8 @@ def transformation(config: OptimConfig, total_steps: int) -> optax.GradientTrans
         "momentum": lambda: optax.sgd(lr, momentum=config.momentum),
         "adam": lambda: optax.adam(lr, **adam),
         "adamw": lambda: adamw,
-        # Left to itself, optax's muon gives what is no matrix to a Nesterov Adam without decay.
         "muon": lambda: optax.partition(
-            {
-                "matrix": optax.contrib.muon(
-                    lr, beta=config.momentum, weight_decay=config.weight_decay
-                ),
-                "other": adamw,
-            },
+            {"matrix": muon(lr, config.momentum, config.weight_decay), "other": adamw},
             lambda params: jax.tree.map(lambda p: "matrix" if p.ndim == 2 else "other", params),
         ),
     }[config.name]()

@@ -106,6 +106,10 @@ class Task(abc.ABC):
     def eval_step(self, objects: Objects, batch: Batch) -> dict[str, jax.Array]:
         """Outputs with one row an example; changes nothing."""
 
+    def evaluated(self, objects: Objects) -> Objects:
+        """The objects as evaluations see them: with averaged weights, where these are kept."""
+        return objects
+
     @abc.abstractmethod
     def summarise(self, outputs: Outputs) -> dict[str, float]:
         """The metrics of a whole split from its outputs, without the ``eval/`` prefix."""

@@ -50,6 +50,8 @@ MODELS: dict[str, Preset] = {
     "seq2seq-luong": Preset(
         "seq2seq", "LSTMSeq2Seq", "luong", "LSTMs with attention, 4 + 4 layers of 1000"
     ),
+    "dcgan-28": Preset("gan", "GAN", "dcgan_28", "generator and discriminator for 28 pixels"),
+    "dcgan-64": Preset("gan", "GAN", "dcgan_64", "generator and discriminator for 64 pixels"),
     "word2vec": Preset("word2vec", "SkipGram", "", "two tables of 100 numbers a word"),
     "gpt-nano": Preset("gpt", "GPT", "nano", "4 layers of 128 for characters"),
     "gpt2-small": Preset("gpt", "GPT", "gpt2_small", "12 layers of 768"),

@@ -229,11 +229,12 @@ def test_beam_search_is_that_of_transformers(marian):
 
     @jax.jit
     def translate(source, lengths):
-        caches = model.empty_caches(model.encode(source, lengths), 8, lengths)
+        caches = model.empty_caches(model.encode(source, lengths), 8)
         first = jnp.full(len(source), START)
         return beam_search(
-            model.step, caches, first, beam_size=3, max_tokens=8, end_token=END, alpha=0.0
-        )
+            model.step, caches, first, beam_size=3, max_tokens=8, end_token=END, alpha=0.0,
+            batch_axes=model.batch_axes,
+        )  # fmt: skip
 
     tokens, scores = translate(SOURCE, LENGTHS)
     assert_close(scores.reshape(-1), expected.sequences_scores, kind="composite")

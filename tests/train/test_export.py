@@ -18,7 +18,9 @@ from train import loop
 from train.cli import main
 from train.config import from_json
 from train.export import PLATFORMS, safetensors, stablehlo
+from train.progress import standard_error
 from train.recipes import RECIPES
+from train.runfolder import RunFolder
 from train.step import Objects
 from train.task import Task
 
@@ -89,7 +91,8 @@ def test_safetensors_holds_every_parameter_and_statistic(trained, tmp_path):
     task, objects = trained
     path = tmp_path / "model.safetensors"
     safetensors(task, objects, path)
-    state = nnx.to_flat_state(nnx.state(objects, (nnx.Param, nnx.BatchStat)))
+    state = nnx.state(task.evaluated(objects), (nnx.Param, nnx.BatchStat))
+    state = nnx.to_flat_state(state)
     expected = {".".join(map(str, p)): np.asarray(leaf[...]) for p, leaf in state}
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata()
@@ -128,3 +131,13 @@ def test_what_is_written_is_the_average(tmp_path):
     result = json.loads((folder / "result.json").read_text())
     assert abs(hits.mean() - result["metrics"]["eval/accuracy"]) < 1e-9
     assert Path(out).stat().st_size > 10_000
+
+    weights = tmp_path / "model.safetensors"
+    assert main(["export", str(folder), "--format", "safetensors", "--out", str(weights)]) == 0
+    _, trained, _ = loop.restore(RunFolder(folder), standard_error())
+    objects = trained.objects()
+    average = objects["optimizer"].averaged(objects["model"]).classifier.kernel
+    with safe_open(weights, framework="numpy") as file:
+        written = file.get_tensor("model.classifier.kernel")
+    assert np.array_equal(written, average[...])
+    assert not np.array_equal(written, objects["model"].classifier.kernel[...])

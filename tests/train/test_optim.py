@@ -5,22 +5,26 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
 from tests.close import assert_close
+from train.muon import orthogonal
 from train.optim import OptimConfig, Optimizer, learning_rate
 from zoo.layers import Conv, Linear
 
 LR, STEPS = 0.1, 6
+MATRICES = ("dense/kernel", "wide/kernel")
 
 
 class Net(nnx.Module):
-    """A matrix, a vector and a convolution's kernel: the shapes that rules tell apart."""
+    """Matrices, a vector and a convolution's kernel: the shapes that rules tell apart."""
 
     def __init__(self):
         self.dense = Linear(4, 3, rngs=nnx.Rngs(0))
         nnx.update(self.dense, {"bias": jnp.arange(1.0, 4.0)})
+        self.wide = Linear(3, 40, rngs=nnx.Rngs(2), use_bias=False)
         self.conv = Conv(2, 3, 3, rngs=nnx.Rngs(1), use_bias=False)
 
 
@@ -151,6 +155,52 @@ def test_clipping_scales_all_gradients_together(clip_norm, scale):
         {name: before[name] - value for name, value in flat(model).items()},
         {name: scale * g for name, g in flat(grad).items()},
     )
+
+
+def newton_schulz(x):
+    """Five of the published iterations, each with the whole matrix (Jordan et al. 2024)."""
+    if x.shape[0] > x.shape[1]:
+        return newton_schulz(x.T).T
+    x = x / np.linalg.norm(x)
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (3, 40), (40, 3)])
+def test_orthogonal_is_the_published_iteration(shape):
+    matrix = np.random.default_rng(0).normal(size=shape)
+    matrix[0] *= 100  # one strong direction: the others start far below 1
+    assert_close(orthogonal(jnp.asarray(matrix, jnp.float32)), newton_schulz(matrix))
+    assert np.array_equal(orthogonal(jnp.zeros(shape)), np.zeros(shape))
+
+
+def test_muon_is_its_formula():
+    def rule(name, theta, g, t, memory):
+        if theta.ndim != 2:
+            return theta
+        v = memory["v"] = 0.8 * memory.get("v", 0) + g
+        scale = math.sqrt(max(1, theta.shape[1] / theta.shape[0]))
+        return theta - LR * (scale * newton_schulz(g + 0.8 * v) + 0.3 * theta)
+
+    config = OptimConfig(name="muon", peak_lr=LR, momentum=0.8, weight_decay=0.3)
+    _, _, grads, path = trained(config)
+    for ours, theirs in zip(path, follow(rule, grads), strict=True):
+        assert_close({m: ours[m] for m in MATRICES}, {m: theirs[m] for m in MATRICES})
+
+
+def test_muon_begins_as_optax_does():
+    """The first step; later ones differ, as optax divides two averages by two corrections."""
+    model = Net()
+    optimizer, theirs = Optimizer(model, OptimConfig(name="muon", peak_lr=LR), STEPS), {}
+    before, grad = flat(model), flat(gradients(model)[0])
+    optimizer.update(model, gradients(model)[0])
+    for name in MATRICES:
+        kernel, rule = jnp.asarray(before[name], jnp.float32), optax.contrib.muon(LR)
+        update, _ = rule.update(jnp.asarray(grad[name], jnp.float32), rule.init(kernel), kernel)
+        theirs[name] = np.asarray(update)
+    assert_close({name: flat(model)[name] - before[name] for name in theirs}, theirs)
 
 
 def test_muon_makes_the_update_of_a_matrix_nearly_orthogonal():

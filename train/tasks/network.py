@@ -50,9 +50,12 @@ class Network(Task):
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
         return {**metrics, "train/grad_norm": norm, "train/learning_rate": lr}
 
+    def evaluated(self, objects: Objects) -> Objects:
+        return {**objects, "model": objects["optimizer"].averaged(objects["model"])}
+
     def trained(self, objects: Objects) -> Any:
         """The network without dropout, with averaged weights if the optimiser keeps them."""
-        model = objects["optimizer"].averaged(objects["model"])
+        model = self.evaluated(objects)["model"]
         return nnx.view(model, deterministic=True, raise_if_not_found=False)
 
     def held_out(self, request: SampleRequest) -> np.ndarray:

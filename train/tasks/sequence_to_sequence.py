@@ -24,6 +24,7 @@ from train.task import Baseline, Outputs, SampleRequest
 from train.tasks import attention
 from train.tasks.text import TextTask
 from zoo.functional.beam_search import beam_search
+from zoo.layers import Memory
 
 NUM_SHOWN = 12  # pairs in the report
 
@@ -87,11 +88,11 @@ class SequenceToSequence(TextTask):
         model, lengths = self.trained(objects), batch["source_lengths"]
         inputs, labels, real = _shifted(batch)
         memory = model.encode(batch["source"], lengths)
-        losses = self.ops.softmax_cross_entropy(model.decode(inputs, memory, lengths), labels)
+        losses = self.ops.softmax_cross_entropy(model.decode(inputs, memory), labels)
         return {
             "loss": jnp.where(real, losses, 0).sum(-1),  # of all tokens of a target
             "tokens": real.sum(-1),
-            "written": self._write(model, memory, lengths),
+            "written": self._write(model, memory),
         }
 
     def summarise(self, outputs: Outputs) -> dict[str, float]:
@@ -120,20 +121,20 @@ class SequenceToSequence(TextTask):
     def predict(self, objects: Objects, inputs: Any) -> dict[str, jax.Array]:
         """The best target of each source by beam search: tokens [B, T], end marks after the end."""
         model, lengths = self.trained(objects), inputs["source_lengths"]
-        return {"tokens": self._write(model, model.encode(inputs["source"], lengths), lengths)}
+        return {"tokens": self._write(model, model.encode(inputs["source"], lengths))}
 
-    def _write(self, model: Any, memory: jax.Array, lengths: jax.Array) -> jax.Array:
+    def _write(self, model: Any, memory: Memory) -> jax.Array:
         most = self.recipe.data.max_target_tokens + 1  # the end mark too
         begin = mark(self.data.tokenizer, tokenizer.BEGIN)
         tokens, _ = beam_search(
             model.step,
-            model.empty_caches(memory, most, lengths),
-            jnp.full(memory.shape[0], begin),
+            model.empty_caches(memory, most),
+            jnp.full(memory.tokens.shape[0], begin),
             beam_size=self.config.beam_size,
             max_tokens=most,
             end_token=mark(self.data.tokenizer, tokenizer.END),
             alpha=self.config.length_penalty,
-            batch_axis=1 if _is_scanned(self.recipe.model) else 0,
+            batch_axes=model.batch_axes,
         )
         return tokens[:, 0]
 
@@ -227,7 +228,3 @@ def _shifted(batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
 def _mean(values: jax.Array, real: jax.Array) -> jax.Array:
     """The mean of what is no padding."""
     return jnp.where(real, values, 0).sum() / real.sum()
-
-
-def _is_scanned(config: Any) -> bool:
-    return getattr(config, "scan", False)

@@ -40,7 +40,7 @@ def beam_search(
     max_tokens: int,
     end_token: int,
     alpha: float = 0.6,
-    batch_axis: int = 0,
+    batch_axes: Any = 0,
 ) -> tuple[Int[Array, "B K T"], Float[Array, "B K"]]:
     """The best `beam_size` = K continuations of each sequence, best first, and their scores.
 
@@ -50,14 +50,16 @@ def beam_search(
     search. All shapes are fixed, so that it compiles once.
 
     Args:
-        step: next tokens and caches to logits and caches, as a model's `step`.
+        step: next tokens and caches to logits and caches, as a model's `step`; N = B K rows.
         caches: of B sequences, with room for `max_tokens` more tokens; any tree of arrays.
         first: the token that each sequence goes on from; the caches do not hold it yet.
         beam_size: K.
         max_tokens: T, the most new tokens.
         end_token: ends a hypothesis, and fills what comes after it.
         alpha: strength of the length penalty.
-        batch_axis: of every array in the caches; 1 where those of all layers are stacked.
+        batch_axes: of every array in the caches, a number or a tree of them; 1 where those of all
+            layers are stacked. None where the K hypotheses of a sequence, K successive rows, share
+            one: it is neither repeated nor moved.
     """
     if beam_size < 1 or max_tokens < 1:
         raise ValueError(f"{beam_size=} and {max_tokens=} must be at least 1")
@@ -71,9 +73,9 @@ def beam_search(
         ended_tokens=filled,
         ended_scores=none,
         last=jnp.repeat(first, beam_size)[:, None],
-        caches=jax.tree.map(lambda c: jnp.repeat(c, beam_size, batch_axis), caches),
+        caches=_of_all(lambda c, axis: jnp.repeat(c, beam_size, axis), batch_axes, caches),
     )
-    go_on = partial(_go_on, step, end_token=end_token, alpha=alpha, batch_axis=batch_axis)
+    go_on = partial(_go_on, step, end_token=end_token, alpha=alpha, axes=batch_axes)
     search = lax.while_loop(
         lambda search: (search.num_tokens < max_tokens) & ~jnp.all(_full(search)), go_on, search
     )
@@ -85,7 +87,7 @@ def length_penalty(num_tokens: Int[Array, ""] | int, alpha: float) -> Float[Arra
     return ((5.0 + jnp.asarray(num_tokens)) / 6.0) ** alpha
 
 
-def _go_on(step: Step, search: Search, *, end_token: int, alpha: float, batch_axis: int) -> Search:
+def _go_on(step: Step, search: Search, *, end_token: int, alpha: float, axes: Any) -> Search:
     """All hypotheses by one token."""
     batch_size, beam_size, max_tokens = search.tokens.shape
     logits, caches = step(search.last, search.caches)
@@ -117,8 +119,17 @@ def _go_on(step: Step, search: Search, *, end_token: int, alpha: float, batch_ax
         ended_tokens=ended_tokens,
         ended_scores=ended_scores,
         last=_pick(new, best).reshape(-1, 1),
-        caches=jax.tree.map(lambda c: jnp.take(c, rows, batch_axis), caches),
+        caches=_of_all(lambda c, axis: jnp.take(c, rows, axis), axes, caches),
     )
+
+
+def _of_all(function: Callable[[Array, int], Array], axes: Any, caches: Any) -> Any:
+    """`function(array, axis of its batch)` of every array that hypotheses do not share."""
+
+    def of_part(axis: int | None, part: Any) -> Any:
+        return part if axis is None else jax.tree.map(lambda array: function(array, axis), part)
+
+    return jax.tree.map(of_part, axes, caches, is_leaf=lambda axis: axis is None)
 
 
 def _full(search: Search) -> Array:

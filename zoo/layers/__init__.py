@@ -7,8 +7,11 @@ from zoo.layers.embed import Embed
 from zoo.layers.experts import Experts
 from zoo.layers.feed_forward import FeedForward, GatedFeedForward
 from zoo.layers.linear import Linear
+from zoo.layers.memory import Memory
 from zoo.layers.norm import BatchNorm, GroupNorm, LayerNorm, RMSNorm
+from zoo.layers.pointer import Pointer
 from zoo.layers.recurrent import GRU, LSTM, RNN, LSTMState
+from zoo.layers.spectral_norm import SpectralNorm
 from zoo.layers.stack import Stack
 from zoo.layers.standardize import Standardize
 
@@ -29,8 +32,11 @@ __all__ = [
     "LSTMState",
     "LayerNorm",
     "Linear",
+    "Memory",
     "MultiHeadAttention",
+    "Pointer",
     "RMSNorm",
+    "SpectralNorm",
     "Stack",
     "Standardize",
 ]

@@ -26,6 +26,7 @@ Differs from the papers:
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,11 +34,10 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Num
 
 from zoo.functional.activation import tanh
-from zoo.functional.attention import Mask, padding_mask
 from zoo.functional.init import normal
 from zoo.functional.ops import Op, Ops
 from zoo.functional.recurrent import length_mask
-from zoo.layers import LSTM, Dropout, Embed, Linear, LSTMState
+from zoo.layers import LSTM, Dropout, Embed, Linear, LSTMState, Memory
 from zoo.layers.check import (
     check_pairs,
     check_positive,
@@ -87,17 +87,14 @@ class LSTMSeq2SeqConfig:
         return replace(self, vocab_size=vocab_size, source_vocab_size=None)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class DecoderCache:
+class DecoderCache(NamedTuple):
     """What the decoder keeps from step to step; no part of it grows with the target.
 
     The batch is the first axis of every array, where beam search looks for it.
     """
 
     state: LSTMState  # h and c, [B, L, D]
-    memory: Float[Array, "B S D"]
-    source_lengths: Int[Array, " B"]
+    memory: Memory  # one for all hypotheses of a source
 
 
 class LSTMSeq2Seq(nnx.Module):
@@ -151,8 +148,7 @@ class LSTMSeq2Seq(nnx.Module):
             source_lengths: [B], of each source; what follows is padding. None where there is none.
             rngs: needed for dropout.
         """
-        memory = self.encode(source, source_lengths, rngs=rngs)
-        return self.decode(target, memory, source_lengths, rngs=rngs)
+        return self.decode(target, self.encode(source, source_lengths, rngs=rngs), rngs=rngs)
 
     def encode(
         self,
@@ -160,72 +156,67 @@ class LSTMSeq2Seq(nnx.Module):
         source_lengths: Int[Array, "..."] | None = None,
         *,
         rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "B S D"]:
+    ) -> Memory:
         """h̄, a vector for each source token from all of the source; 0 for the padding."""
         check_tokens(self, source)
         check_source_lengths(source_lengths, source.shape[0])
         mask = None if source_lengths is None else length_mask(source_lengths, source.shape[1])
         x = self.dropout((self.source or self.target)(source), rngs=rngs)
         state = self.encoder.initial_state(source.shape[0])
-        return self.encoder(x, state, mask=mask, rngs=rngs)[0]
+        vectors, _ = self.encoder(x, state, mask=mask, rngs=rngs)
+        return Memory(vectors, source, source_lengths)
 
     def decode(
         self,
         target: Num[Array, "..."],
-        memory: Float[Array, "B S D"],
-        source_lengths: Int[Array, "..."] | None = None,
+        memory: Memory,
         *,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "B T V"]:
         """Logits of what follows each target token, given the encoded source."""
         check_tokens(self, target)
-        check_pairs(target.shape[0], memory.shape[0])
-        check_source_lengths(source_lengths, memory.shape[0])
-        mask = None if source_lengths is None else padding_mask(source_lengths, memory.shape[1])
-        return self._read(target, self._first_state(memory), memory, mask, rngs)[0]
+        check_pairs(target.shape[0], memory.tokens.shape[0])
+        return self._read(target, self._first_state(memory), memory, rngs)[0]
 
     def step(
         self, tokens: Int[Array, "B T"], caches: DecoderCache
     ) -> tuple[Float[Array, "B T V"], DecoderCache]:
         """`decode` for the next target tokens after those that the caches have read."""
-        mask = padding_mask(caches.source_lengths, caches.memory.shape[1])
-        state = _swap_first_axes(caches.state)
-        logits, state = self._read(tokens, state, caches.memory, mask)
-        return logits, replace(caches, state=_swap_first_axes(state))
+        logits, state = self._read(tokens, _swap_first_axes(caches.state), caches.memory)
+        return logits, caches._replace(state=_swap_first_axes(state))
 
-    def empty_caches(
-        self,
-        memory: Float[Array, "B S D"],
-        num_tokens: int,
-        source_lengths: Int[Array, "..."] | None = None,
-    ) -> DecoderCache:
+    def empty_caches(self, memory: Memory, num_tokens: int) -> DecoderCache:
         """The caches before the first target token of these encoded sources."""
         del num_tokens  # the state is of one size however long the target
-        check_source_lengths(source_lengths, memory.shape[0])
-        if source_lengths is None:
-            source_lengths = jnp.full(memory.shape[0], memory.shape[1])
-        return DecoderCache(_swap_first_axes(self._first_state(memory)), memory, source_lengths)
+        return DecoderCache(_swap_first_axes(self._first_state(memory)), memory)
 
-    def _first_state(self, memory: Float[Array, "B S D"]) -> LSTMState:
+    @property
+    def batch_axes(self) -> Any:
+        """The axis of the batch in the caches; None for the source, which hypotheses share."""
+        return DecoderCache._make((0, None))
+
+    def _first_state(self, memory: Memory) -> LSTMState:
         """h₀ and c₀ of every layer, `[L, B, D]`, in float32, as they add up over the steps."""
-        backward = memory[:, 0, self.config.dim // 2 :]  # which at the first token has read all
+        # At the first token the backward direction has read all of the source.
+        backward = memory.vectors[:, 0, self.config.dim // 2 :]
         c = self.start(backward).astype(jnp.float32)
-        c = c.reshape(memory.shape[0], self.config.num_layers, self.config.dim).swapaxes(0, 1)
+        c = c.reshape(-1, self.config.num_layers, self.config.dim).swapaxes(0, 1)
         return LSTMState(tanh(c), c)
 
     def _read(
         self,
         tokens: Int[Array, "B T"],
         state: LSTMState,
-        memory: Float[Array, "B S D"],
-        mask: Mask | None,
+        memory: Memory,
         rngs: nnx.Rngs | None = None,
     ) -> tuple[Float[Array, "B T V"], LSTMState]:
         """Logits after each of the next tokens, and the state after the last."""
         x = self.dropout(self.target(tokens), rngs=rngs)
         h, state = self.decoder(x, state, rngs=rngs)
-        keys = memory[:, :, None]  # one head; what is looked at is also what is taken
-        context = self.attention(self.query(h)[:, :, None], keys, keys, mask)[:, :, 0]
+        # Hypotheses of one source, successive rows, ask it together.
+        queries = self.query(h).reshape(memory.tokens.shape[0], -1, 1, self.config.dim)
+        keys = memory.vectors[:, :, None]  # one head; what is looked at is also what is taken
+        context = self.attention(queries, keys, keys, memory.mask()).reshape(h.shape)
         y = tanh(self.combine(jnp.concatenate([context, h], axis=-1)))
         y = self.dropout(y, rngs=rngs)
         if self.output is not None:

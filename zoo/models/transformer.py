@@ -11,14 +11,15 @@ longest. One table E serves source, target and output (section 3.4).
 
 Differs from the paper: with `pre_norm` the norm stands before each part and once after the last
 block, which trains without a warm-up of the learning rate (Xiong et al. 2020). W_Q, W_K and W_V are
-drawn as one matrix, which makes them smaller by √2.
+drawn as one matrix, which makes them smaller by √2. With `pointer` it may also copy what stands in
+the source (See et al. 2017, "Get to the point"): what a vocabulary knows too little of.
 """
 
 import math
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Num
@@ -27,7 +28,17 @@ from zoo.functional.attention import causal_mask, padding_mask
 from zoo.functional.init import normal
 from zoo.functional.ops import Ops
 from zoo.functional.position import sinusoidal
-from zoo.layers import Dropout, Embed, FeedForward, LayerNorm, Linear, MultiHeadAttention, Stack
+from zoo.layers import (
+    Dropout,
+    Embed,
+    FeedForward,
+    LayerNorm,
+    Linear,
+    Memory,
+    MultiHeadAttention,
+    Pointer,
+    Stack,
+)
 from zoo.layers.attention import KVCache
 from zoo.layers.check import (
     check_pairs,
@@ -51,6 +62,7 @@ class TransformerConfig:
     hidden_dim: int = 2048  # F, the feed-forward width
     dropout_rate: float = 0.1  # of the embeddings and of what each part adds
     pre_norm: bool = False  # norm before each part instead of after it
+    pointer: bool = False  # may copy tokens of the source; source and target share a vocabulary
     scan: bool = False  # one compiled block for all layers: for deep models
     remat: bool = False  # compute activations again in the backward pass: less memory, more time
 
@@ -64,6 +76,11 @@ class TransformerConfig:
             raise ValueError(
                 f"{self.source_vocab_size=} is not {self.vocab_size=}, so that one table cannot "
                 "serve both; set share_tables=False"
+            )
+        if self.pointer and self.source_vocab_size not in (None, self.vocab_size):
+            raise ValueError(
+                f"pointer=True copies tokens of the source, but {self.source_vocab_size=} is not "
+                f"{self.vocab_size=}; set pointer=False"
             )
 
     @classmethod
@@ -86,19 +103,21 @@ class TransformerConfig:
         return replace(self, vocab_size=vocab_size, source_vocab_size=None)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class DecoderCache:
+class DecoderCache(NamedTuple):
     """What a decoder block keeps from step to step.
 
-    The keys and values of the source are computed once. A scan over layers stacks the caches of all
-    along a first axis.
+    The keys and values of the source are computed once, and a search has them once for all of its
+    hypotheses. A scan over layers stacks the caches of all along a first axis.
     """
 
     target: KVCache
     k: Float[Array, "*L B S K H"]  # of the source
     v: Float[Array, "*L B S K H"]
     source_lengths: Int[Array, "*L B"]
+
+
+Caches = tuple[Any, Memory | None]  # of the blocks, and of the pointer its keys
+Logits = Float[Array, "B T V"]
 
 
 class Residual(nnx.Module):
@@ -169,11 +188,15 @@ class DecoderBlock(nnx.Module):
         """The same for the next tokens, without dropout."""
         y, target = self.attention.step(self.residual1.read(x), cache.target)
         x = self.residual1.add(x, y)
-        mask = padding_mask(cache.source_lengths, cache.k.shape[1])
-        q = self.cross.queries(self.residual2.read(x))
-        x = self.residual2.add(x, self.cross.attend(q, cache.k, cache.v, mask))
+        x = self.residual2.add(x, self._look(self.residual2.read(x), cache))
         x = self.residual3.add(x, self.mlp(self.residual3.read(x)))
-        return x, replace(cache, target=target)
+        return x, cache._replace(target=target)
+
+    def _look(self, x: Float[Array, "B T D"], cache: DecoderCache) -> Float[Array, "B T D"]:
+        """Attention to the source; hypotheses of one source, successive rows, ask it together."""
+        q = self.cross.queries(x.reshape(cache.k.shape[0], -1, x.shape[-1]))
+        mask = padding_mask(cache.source_lengths, cache.k.shape[1])
+        return self.cross.attend(q, cache.k, cache.v, mask).reshape(x.shape)
 
 
 class Transformer(nnx.Module):
@@ -202,6 +225,7 @@ class Transformer(nnx.Module):
         self.encoder, self.decoder = stack(EncoderBlock), stack(DecoderBlock)
         self.encoder_norm = LayerNorm(config.dim, ops=ops) if config.pre_norm else None
         self.decoder_norm = LayerNorm(config.dim, ops=ops) if config.pre_norm else None
+        self.pointer = Pointer(config.dim, rngs=rngs, ops=ops) if config.pointer else None
         self.dense = ops.dense
 
     def __call__(
@@ -221,8 +245,7 @@ class Transformer(nnx.Module):
             source_lengths: [B], of each source; what follows is padding. None where there is none.
             rngs: needed for dropout.
         """
-        memory = self.encode(source, source_lengths, rngs=rngs)
-        return self.decode(target, memory, source_lengths, rngs=rngs)
+        return self.decode(target, self.encode(source, source_lengths, rngs=rngs), rngs=rngs)
 
     def encode(
         self,
@@ -230,57 +253,59 @@ class Transformer(nnx.Module):
         source_lengths: Int[Array, "..."] | None = None,
         *,
         rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "B S D"]:
+    ) -> Memory:
         """A vector for each source token, from all of the source."""
         check_tokens(self, source)
-        mask = self._source_mask(source_lengths, source.shape)
+        check_source_lengths(source_lengths, source.shape[0])
         x = self._embed(self.source or self.target, source, jnp.arange(source.shape[1])[None])
-        x = self.encoder(self.dropout(x, rngs=rngs), mask, rngs=rngs)
-        return x if self.encoder_norm is None else self.encoder_norm(x)
+        memory = Memory(x, source, source_lengths)
+        x = self.encoder(self.dropout(x, rngs=rngs), memory.mask(), rngs=rngs)
+        return replace(memory, vectors=x if self.encoder_norm is None else self.encoder_norm(x))
 
     def decode(
         self,
         target: Num[Array, "..."],
-        memory: Float[Array, "B S D"],
-        source_lengths: Int[Array, "..."] | None = None,
+        memory: Memory,
         *,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "B T V"]:
         """Logits of what follows each target token, given the encoded source."""
         check_tokens(self, target)
-        check_pairs(target.shape[0], memory.shape[0])
-        memory_mask = self._source_mask(source_lengths, memory.shape)
+        check_pairs(target.shape[0], memory.tokens.shape[0])
         num_tokens = target.shape[1]
         x = self._embed(self.target, target, jnp.arange(num_tokens)[None])
-        masks = causal_mask(num_tokens), memory, memory_mask
-        return self._logits(self.decoder(self.dropout(x, rngs=rngs), *masks, rngs=rngs))
+        masks = causal_mask(num_tokens), memory.vectors, memory.mask()
+        x = self.decoder(self.dropout(x, rngs=rngs), *masks, rngs=rngs)
+        return self._logits(x, self._pointer_keys(memory))
 
-    def step(self, tokens: Int[Array, "B T"], caches) -> tuple[Float[Array, "B T V"], object]:
+    def step(self, tokens: Int[Array, "B T"], caches: Caches) -> tuple[Logits, Caches]:
         """`decode` for the next target tokens after those in the caches, without dropout."""
-        target = self.decoder.first(caches).target
+        blocks, keys = caches
+        target = self.decoder.first(blocks).target
         positions = target.positions(tokens.shape[1])
         x = self._embed(self.target, tokens, positions, num_positions=target.k.shape[1])
-        x, caches = self.decoder.step(x, caches)
-        return self._logits(x), caches
+        x, blocks = self.decoder.step(x, blocks)
+        return self._logits(x, keys), (blocks, keys)
 
-    def empty_caches(
-        self,
-        memory: Float[Array, "B S D"],
-        num_tokens: int,
-        source_lengths: Int[Array, "..."] | None = None,
-    ):
+    def empty_caches(self, memory: Memory, num_tokens: int) -> Caches:
         """Caches for so many target tokens, start token included, of these encoded sources."""
-        check_source_lengths(source_lengths, memory.shape[0])
-        if source_lengths is None:
-            source_lengths = jnp.full(memory.shape[0], memory.shape[1])
+        num_sources, source_size = memory.tokens.shape
+        lengths = memory.lengths
+        lengths = jnp.full(num_sources, source_size) if lengths is None else lengths
         heads = self.config.num_heads, self.config.dim // self.config.num_heads
-        target = KVCache.empty((memory.shape[0], num_tokens, *heads), memory.dtype)
+        target = KVCache.empty((num_sources, num_tokens, *heads), memory.vectors.dtype)
 
         def cache(block: DecoderBlock) -> DecoderCache:
-            k, v = block.cross.keys_and_values(memory)
-            return DecoderCache(target, k, v, source_lengths)
+            k, v = block.cross.keys_and_values(memory.vectors)
+            return DecoderCache(target, k, v, lengths)
 
-        return self.decoder.each(cache)
+        return self.decoder.each(cache), self._pointer_keys(memory)
+
+    @property
+    def batch_axes(self) -> Any:
+        """The axis of the batch in the caches; None for the source, which hypotheses share."""
+        block = DecoderCache._make((int(self.config.scan), None, None, None))
+        return block if self.config.scan else (block,) * self.config.num_layers, None
 
     def _embed(
         self, table: Embed, tokens, positions, num_positions: int | None = None
@@ -289,12 +314,13 @@ class Transformer(nnx.Module):
         x = math.sqrt(self.config.dim) * table(tokens)
         return x + signal.astype(x.dtype)
 
-    def _source_mask(self, lengths, shape: tuple[int, ...]):
-        check_source_lengths(lengths, shape[0])
-        return None if lengths is None else padding_mask(lengths, shape[1])
-
-    def _logits(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+    def _logits(self, x: Float[Array, "B T D"], keys: Memory | None) -> Logits:
         x = x if self.decoder_norm is None else self.decoder_norm(x)
         if self.output is not None:
-            return self.output(x)
-        return self.dense(x, self.target.table.T.astype(x.dtype), None)
+            logits = self.output(x)
+        else:
+            logits = self.dense(x, self.target.table.T.astype(x.dtype), None)
+        return logits if self.pointer is None or keys is None else self.pointer(x, logits, keys)
+
+    def _pointer_keys(self, memory: Memory) -> Memory | None:
+        return None if self.pointer is None else self.pointer.keys(memory)

@@ -113,7 +113,7 @@ def test_a_model_with_caches(scan):
         caches = model.empty_caches(2, 6)
         return beam_search(
             model.step, caches, first, beam_size=3, max_tokens=6, end_token=0, alpha=0.0,
-            batch_axis=int(scan),
+            batch_axes=int(scan),
         )  # fmt: skip
 
     tokens, scores = run(model, FIRST)

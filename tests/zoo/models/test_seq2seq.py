@@ -11,7 +11,7 @@ from flax import nnx
 import kernels
 import zoo
 from tests.close import assert_close
-from tests.zoo.compare import by_path, random, randomized, run_on_tokens
+from tests.zoo.compare import by_path, randomized, run_on_tokens
 from zoo.functional.beam_search import beam_search
 from zoo.functional.generate import generate
 from zoo.functional.ops import Ops
@@ -71,9 +71,7 @@ def test_graph_mode_tree_mode_and_kernels_agree():
 @pytest.mark.parametrize("changes", [{}, {"share_tables": False, "num_layers": 1}])
 def test_step_by_step_the_answer_is_that_of_a_whole_pass(changes, padded):
     model, lengths = build(**changes), LENGTHS if padded else None
-    caches = jax.jit(lambda model: model.empty_caches(model.encode(SOURCE, lengths), 6, lengths))(
-        model
-    )
+    caches = jax.jit(lambda model: model.empty_caches(model.encode(SOURCE, lengths), 6))(model)
     step = jax.jit(lambda model, tokens, caches: model.step(tokens, caches))
     logits = []
     for piece in (TARGET[:, :3], TARGET[:, 3:4], TARGET[:, 4:]):
@@ -98,10 +96,10 @@ def end_at_the_end(tokens) -> np.ndarray:
 
 @jax.jit(static_argnames="beam_size")
 def search(model, first, beam_size):
-    caches = model.empty_caches(model.encode(SOURCE, LENGTHS), NUM_TOKENS, LENGTHS)
+    caches = model.empty_caches(model.encode(SOURCE, LENGTHS), NUM_TOKENS)
     return beam_search(
         model.step, caches, first, beam_size=beam_size, max_tokens=NUM_TOKENS, end_token=END,
-        alpha=0.0,
+        alpha=0.0, batch_axes=model.batch_axes,
     )  # fmt: skip
 
 
@@ -112,7 +110,7 @@ def test_one_beam_is_greedy(model):
 
     @jax.jit
     def write(model, first):
-        caches = model.empty_caches(model.encode(SOURCE, LENGTHS), NUM_TOKENS + 1, LENGTHS)
+        caches = model.empty_caches(model.encode(SOURCE, LENGTHS), NUM_TOKENS + 1)
         return generate(
             model.step, caches, first[:, None], jnp.ones(2, int), NUM_TOKENS,
             lambda logits, key: jnp.argmax(logits, -1), jax.random.key(0),
@@ -162,7 +160,7 @@ def test_bfloat16_parameters_make_a_bfloat16_model(model):
     assert y.dtype == jnp.bfloat16
     assert jnp.linalg.norm(y - wide) < 0.05 * jnp.linalg.norm(wide)
     caches = jax.jit(lambda model: model.empty_caches(model.encode(SOURCE), 6))(narrow)
-    assert (caches.memory.dtype, caches.state.c.dtype) == (jnp.bfloat16, jnp.float32)
+    assert (caches.memory.vectors.dtype, caches.state.c.dtype) == (jnp.bfloat16, jnp.float32)
 
 
 def lstm_size(in_dim, dim):
@@ -232,14 +230,6 @@ def test_sizes():
 def test_wrong_inputs_are_named(model, source, target, lengths, error, message):
     with pytest.raises(error, match=message):
         model(source, target, source_lengths=lengths)
-
-
-def test_wrong_lengths_are_named_wherever_they_come(model):
-    memory = random(2, 8, 16)
-    with pytest.raises(ValueError, match="2 sources want"):
-        model.decode(TARGET, memory, LENGTHS[:1])
-    with pytest.raises(ValueError, match="2 sources want"):
-        model.empty_caches(memory, 5, LENGTHS[:1])
 
 
 @pytest.mark.parametrize(

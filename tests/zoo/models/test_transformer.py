@@ -10,7 +10,8 @@ from flax import nnx
 
 import zoo
 from tests.close import assert_close
-from tests.zoo.compare import by_path, random, randomized
+from tests.zoo.compare import by_path, randomized
+from zoo.functional.beam_search import beam_search
 from zoo.models.transformer import Transformer, TransformerConfig
 
 CONFIG = TransformerConfig(
@@ -71,16 +72,18 @@ def test_a_scan_is_the_loop(model):
 
 @pytest.mark.parametrize(
     ("changes", "scan", "padded"),
-    [({}, False, True), ({}, True, False), ({"pre_norm": True, "share_tables": False}, True, True)],
+    [
+        ({}, False, True),
+        ({"pointer": True}, True, False),
+        ({"pre_norm": True, "share_tables": False, "pointer": True}, True, True),
+    ],
 )
 def test_with_a_cache_the_answer_is_that_of_a_full_pass(changes, scan, padded):
     model = build(**changes)
     lengths = LENGTHS if padded else None
     expected = run(model, lengths=lengths)
     model = scanned(model) if scan else model
-    caches = jax.jit(lambda model: model.empty_caches(model.encode(SOURCE, lengths), 7, lengths))(
-        model
-    )
+    caches = jax.jit(lambda model: model.empty_caches(model.encode(SOURCE, lengths), 7))(model)
     step = jax.jit(lambda model, tokens, caches: model.step(tokens, caches))
     logits = []
     for piece in (TARGET[:, :3], TARGET[:, 3:4], TARGET[:, 4:]):
@@ -99,13 +102,49 @@ def test_one_table_or_three(model):
     }  # fmt: skip
     with pytest.raises(ValueError, match="set share_tables=False"):
         build(source_vocab_size=41)
+    with pytest.raises(ValueError, match="set pointer=False"):
+        build(source_vocab_size=41, share_tables=False, pointer=True)
+
+
+def test_a_pointer_copies_what_stands_in_the_source():
+    """With its gate wide open the model is the one without it; shut, it can only copy."""
+    model, plain = build(pointer=True), build()
+    weights = nnx.state(model)
+    del weights["pointer"]
+    nnx.update(plain, weights)
+    with_gate = nnx.clone(model)
+    for bias, logits in ((200.0, jax.nn.log_softmax(run(plain, lengths=LENGTHS))), (-200.0, None)):
+        nnx.update(with_gate, {"pointer": {"gate": {"bias": jnp.array([bias])}}})
+        log_p = run(with_gate, lengths=LENGTHS)
+        assert_close(jnp.exp(log_p).sum(-1), np.ones((2, 6)))
+        if logits is not None:
+            assert_close(log_p, logits)
+    for row, length in enumerate(LENGTHS.tolist()):  # padding is not copied
+        can_be = np.isin(np.arange(31), SOURCE[row, :length])
+        assert ((log_p[row] > -80) == can_be).all()
+
+
+def test_a_pointer_searches_with_stacked_caches_as_without():
+    model = build(pointer=True)
+
+    @jax.jit
+    def search(model):
+        caches = model.empty_caches(model.encode(SOURCE, LENGTHS), 5)
+        return beam_search(
+            model.step, caches, jnp.array([1, 2]), beam_size=3, max_tokens=5, end_token=27,
+            batch_axes=model.batch_axes,
+        )  # fmt: skip
+
+    (tokens, scores), (others, other_scores) = search(model), search(scanned(model))
+    assert (tokens == others).all()
+    assert_close(other_scores, scores)
 
 
 def test_a_block_before_any_training_keeps_the_size_of_its_input():
     """In the paper's order by its norm, and embeddings by the factor √D, of size about 1."""
     model = Transformer(dataclasses.replace(CONFIG, dim=64), rngs=nnx.Rngs(0))
     memory = jax.jit(lambda model: model.encode(SOURCE))(model)
-    assert_close(jnp.std(memory, -1), np.ones((2, 8)), kind="bf16")
+    assert_close(jnp.std(memory.vectors, -1), np.ones((2, 8)), kind="bf16")
     embedded = model._embed(model.target, SOURCE, jnp.arange(8)[None])
     assert 0.8 < jnp.std(embedded) < 1.6
 
@@ -146,8 +185,6 @@ def test_sizes():
 def test_wrong_inputs_are_named(model, source, target, lengths, error, message):
     with pytest.raises(error, match=message):
         model(source, target, source_lengths=lengths)
-    with pytest.raises(ValueError, match="2 sources want"):
-        model.empty_caches(random(2, 8, 16), 5, LENGTHS[:1])
 
 
 def test_wrong_settings_are_named():
