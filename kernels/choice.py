@@ -7,6 +7,7 @@ import logging
 import jax
 
 from kernels.conv import xla as conv
+from kernels.conv_transpose import xla as conv_transpose
 from kernels.dense import xla as dense
 from kernels.lstm import xla as lstm
 from kernels.max_pool import xla as max_pool
@@ -19,6 +20,10 @@ logger = logging.getLogger("kernels")
 CHOICES = {
     "cpu": {
         "conv": (conv.conv, "1x1 windows and first layers are matrix products"),
+        "conv_transpose": (
+            conv_transpose.conv_transpose,
+            "one product, and none with the zeros between spread rows",
+        ),
         "dense": (dense.dense, "one two-dimensional product whatever the leading axes"),
         "lstm": (lstm.lstm, "the gradients of its weights are one product, not one a step"),
         "max_pool": (max_pool.max_pool, "its gradient is a mask, not a select-and-scatter"),

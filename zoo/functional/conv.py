@@ -8,7 +8,15 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from zoo.functional.window import Padding, Size, check_fits, pad_pairs, per_axis, span
+from zoo.functional.window import (
+    Padding,
+    Size,
+    check_fits,
+    pad_pairs,
+    per_axis,
+    span,
+    transposed_crops,
+)
 
 _LETTERS = "DHW"  # the spatial axes' letters, as `lax` wants to hear them
 
@@ -90,22 +98,12 @@ def conv_transpose(
     dilation = per_axis(dilation, num_axes, "dilation")
     extra = per_axis(output_padding, num_axes, "output_padding")
     spans = span(kernel.shape[:-2], dilation)
-    if padding == "SAME":
-        # Crop what `conv` would have padded at size stride·n; a window shorter than the stride
-        # leaves rows that nothing writes, which are added.
-        full = [s * n for n, s in zip(x.shape[1:-1], strides, strict=True)]
-        pads = pad_pairs("SAME", full, spans, strides)
-        extra = tuple(e + max(s - k, 0) for e, k, s in zip(extra, spans, strides, strict=True))
-    else:
-        pads = pad_pairs(padding, x.shape[1:-1], spans, strides)
+    crops = transposed_crops(padding, x.shape[1:-1], spans, strides, extra)
     y = lax.conv_general_dilated(
         x,
         _mirrored(kernel, groups),
         window_strides=(1,) * num_axes,
-        padding=[
-            (k - 1 - low, k - 1 - high + e)
-            for k, (low, high), e in zip(spans, pads, extra, strict=True)
-        ],
+        padding=[(k - 1 - low, k - 1 - high) for k, (low, high) in zip(spans, crops, strict=True)],
         lhs_dilation=strides,
         rhs_dilation=dilation,
         feature_group_count=groups,

@@ -51,6 +51,28 @@ def pad_pairs(
     return pairs
 
 
+def transposed_crops(
+    padding: Padding,
+    sizes: Sequence[int],
+    spans: Sequence[int],
+    strides: Sequence[int],
+    output_padding: Sequence[int],
+) -> list[tuple[int, int]]:
+    """Rows that a transposed convolution of `sizes` rows cuts off at (low, high) ends.
+
+    Whole, its output has `stride·(n - 1) + span` rows. A negative number adds rows of zeros.
+    """
+    if padding == "SAME":
+        # What the convolution would have padded at size stride·n; a window shorter than the stride
+        # leaves rows that nothing writes, which are added.
+        full = [s * n for n, s in zip(sizes, strides, strict=True)]
+        pads = pad_pairs("SAME", full, spans, strides)
+        extra = [e + max(s - k, 0) for e, k, s in zip(output_padding, spans, strides, strict=True)]
+    else:
+        pads, extra = pad_pairs(padding, sizes, spans, strides), output_padding
+    return [(low, high - e) for (low, high), e in zip(pads, extra, strict=True)]
+
+
 def check_fits(sizes: Sequence[int], spans: Sequence[int], pads: Sequence[tuple[int, int]]) -> None:
     """Raise ValueError where not even one window fits in the padded input."""
     for axis, (n, k, (low, high)) in enumerate(zip(sizes, spans, pads, strict=True)):

@@ -1,0 +1,10 @@
+"""Transposed convolution, `[B, *I, C] * [*window, D, C] -> [B, *J, D]`:
+
+    y[b, stride·i + dilation·u - pad, o] += x[b, i, c] · kernel[u, o, c],   then + bias[o]
+
+The reference is `zoo.functional.conv.conv_transpose`. Backends: `xla.py` (CPU).
+"""
+
+from kernels.conv_transpose.xla import conv_transpose
+
+__all__ = ["conv_transpose"]
