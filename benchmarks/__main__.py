@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks run [NAME ...]`, `report`, `list`, `record`."""
+"""The command line: `python -m benchmarks run [NAME ...]`, `report`, `list`, `record`, `twin`."""
 
 import argparse
 import sys
@@ -69,6 +69,21 @@ def _record(options: argparse.Namespace) -> int:
     return 0
 
 
+def _twin(options: argparse.Namespace) -> int:
+    try:
+        from benchmarks.gan_twin import compare
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error.name} is not installed; pip install '.[parity]'") from error
+    from train.errors import UserError
+    from train.progress import standard_error
+
+    try:
+        print(compare(options.seeds, standard_error()))
+    except UserError as error:
+        raise ValueError(str(error)) from error
+    return 0
+
+
 def _list(options: argparse.Namespace) -> int:
     del options
     for name, module in ENTRIES.items():
@@ -101,6 +116,13 @@ def _parser() -> argparse.ArgumentParser:
         "--seeds", nargs="+", type=int, default=(), metavar="N", help="default: the recipe's own"
     )
     record_verb.set_defaults(command=_record)
+    twin_verb = verbs.add_parser(
+        "twin", help="train digits-gan by PyTorch, and keep what it reaches"
+    )
+    twin_verb.add_argument(
+        "--seeds", nargs="+", type=int, default=(0, 1, 2), metavar="N", help="default: 0 1 2"
+    )
+    twin_verb.set_defaults(command=_twin)
     for verb in (run_verb, report_verb):
         verb.add_argument(
             "--json",

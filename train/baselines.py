@@ -4,7 +4,7 @@ import dataclasses
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +287,28 @@ def translate_lstm(recipe: Recipe, folder: Path) -> Baseline:
 def digits_mlp(recipe: Recipe, folder: Path) -> Baseline:
     """Accuracy of digits-mlp on the data and with the seed of ``recipe``, trained in ``folder``."""
     return _trained("digits-mlp", recipe, ("data", "seed"), folder, "accuracy")
+
+
+def digits_gan(recipe: Recipe, folder: Path) -> Baseline:
+    """digit-FID of digits-gan with the data and the seed of ``recipe``, trained in ``folder``."""
+    return _trained("digits-gan", recipe, ("data", "seed"), folder, "digit_fid")
+
+
+def gaussian_digits(data: Dataset, num: int, digit_fid: Callable[[np.ndarray], float]) -> Baseline:
+    """digit-FID of the normal distribution that has the mean and covariance of the train split.
+
+    Args:
+      data: grey images of 0 to 255.
+      num: images drawn of it; values beyond black and white become these.
+      digit_fid: of images.
+    """
+    images = data.train.arrays()["inputs"]
+    pixels = images.reshape(len(images), -1).astype(np.float64)
+    draws = np.random.default_rng(0).multivariate_normal(
+        pixels.mean(0), np.cov(pixels, rowvar=False), num, method="eigh"
+    )
+    drawn = np.clip(np.rint(draws), 0, 255).astype(np.uint8).reshape(num, *images.shape[1:])
+    return Baseline("Gaussian of the pixels", digit_fid(drawn))
 
 
 def _trained(name: str, recipe: Recipe, same: Sequence[str], folder: Path, metric: str) -> Baseline:

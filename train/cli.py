@@ -192,6 +192,8 @@ def _say_result(result: dict[str, Any], folder: "RunFolder") -> None:
     facts = [verdict[result["passed"]]]
     if result["threshold"] is not None:
         facts.append(f"threshold {result['threshold']:.4f}")
+    for name, needed in RECIPES[result["recipe"]].least.items():
+        facts.append(f"{name} {result['metrics'][f'eval/{name}']:.4f}, at least {needed:.4f}")
     if baseline := result["baseline"]:
         facts.append(f"{baseline['name']} {baseline['value']:.4f}")
     print(f"{result['recipe']}: {result['metric']} {value:.4f}  ({', '.join(facts)})")
@@ -216,7 +218,7 @@ def evaluate(args: Sequence[str]) -> int:
     from train import loop
 
     task, program, step = _load(options.dir)
-    metrics = task.summarise(loop.evaluate(program, task))
+    metrics = task.summarise(loop.evaluate(program.evaluate, task))
     metrics = {f"eval/{name}": value for name, value in metrics.items()}
     if options.json:
         print(json.dumps({"recipe": task.recipe.name, "step": step, "metrics": metrics}, indent=2))
@@ -233,6 +235,8 @@ def sample(args: Sequence[str]) -> int:
     if out is not None:
         _check_out(out, PICTURES)
     task, program, step = _load(options.dir)
+    if options.request.label is not None and not task.takes_label:
+        raise UserError(f"--label: recipe {task.recipe.name!r} draws no classes; leave it out")
     rows = task.sample(program.objects(), options.request)
     if options.json:
         found = {"recipe": task.recipe.name, "step": step, "samples": rows}

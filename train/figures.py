@@ -101,6 +101,33 @@ def image_grid_figure(
     return figure
 
 
+def image_rows_figure(images: ArrayLike, names: Sequence[str] = ()) -> "Figure":
+    """Rows of small grey images side by side, each row with a name before it if there are names.
+
+    Args:
+      images: [R N I J 1] or [R N I J], uint8.
+      names: R texts, or none.
+    """
+    images = np.asarray(images)
+    if names and len(names) != len(images):
+        raise ValueError(f"{len(images)} rows and {len(names)} names; expected one a row")
+    rows, columns, height, width = map(int, images.shape[:4])
+    tall, wide = height + 1, width + 1  # a line of white between two
+    sheet = np.full((rows * tall - 1, columns * wide - 1), 255, np.uint8)
+    for row, column in np.ndindex(rows, columns):
+        image = images[row, column].reshape(height, width)
+        sheet[row * tall :, column * wide :][:height, :width] = image
+    with drawing(WIDTH, WIDTH * sheet.shape[0] / sheet.shape[1]) as figure:
+        axes = figure.add_subplot()
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        axes.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="none")
+        axes.set_xticks([])
+        axes.set_yticks([row * tall + height / 2 for row in range(len(names))], names)
+    return figure
+
+
 def attention_figure(
     weights: ArrayLike, tokens: Sequence[str], looked_at: Sequence[str] | None = None
 ) -> "Figure":

@@ -9,7 +9,7 @@ import dataclasses
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +32,7 @@ from train.recipes import RECIPES, Row
 from train.report import write_report
 from train.runfolder import RunFolder
 from train.shutdown import Shutdown, Stopped
-from train.step import Objects, Program
+from train.step import AnyBatch, Objects, Program
 from train.task import Outputs, Task
 from train.tasks import make_task
 
@@ -93,12 +93,12 @@ def build(recipe: Recipe, folder: Path | None = None) -> tuple[Task, Objects]:
         raise UserError(f"data {task.data.name!r} do not fit the model: {error}") from error
 
 
-def evaluate(program: Program, task: Task) -> Outputs:
-    """The outputs of every held-out example, in order."""
+def evaluate(answer: Callable[[AnyBatch], dict[str, Any]], task: Task) -> Outputs:
+    """The outputs of every held-out example, in order; ``answer`` gives those of a batch."""
     rows: list[dict[str, Any]] = []
     for batch in eval_batches(task.data.eval, batch_size=task.recipe.eval_batch_size):
         mask = batch.pop("mask")
-        outputs = jax.device_get(program.evaluate(batch))
+        outputs = jax.device_get(answer(batch))
         rows.append({name: values[mask] for name, values in outputs.items()})
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
@@ -239,7 +239,7 @@ class Trainer:
 
     def _evaluate(self, batch) -> dict[str, float]:
         with self.clock("eval"):
-            self.outputs = evaluate(self.program, self.task)
+            self.outputs = evaluate(self.program.evaluate, self.task)
             # A step's loss is that before its update, so an overflow may first be seen here.
             for name, values in self.outputs.items():
                 if not (finite := np.isfinite(values)).all():
@@ -289,7 +289,7 @@ class Trainer:
         recipe, row, task = self.recipe, self.row, self.task
         with self.clock("eval"):
             # A run that was cut off between its last save and here has no outputs in memory.
-            outputs = evaluate(self.program, task) if self.outputs is None else self.outputs
+            outputs = self.outputs or evaluate(self.program.evaluate, task)
             metrics = task.summarise(outputs)
         objects = self.program.objects()
         baseline = task.baseline(self.folder.path)
@@ -304,7 +304,7 @@ class Trainer:
             "metrics": {f"eval/{name}": number for name, number in metrics.items()},
             "metric": row.metric,
             "threshold": row.threshold_value(value),
-            "passed": row.passed(metrics[row.metric], value),
+            "passed": row.passed(metrics, value),
             "baseline": {"name": baseline.name, "value": value} if baseline else None,
             "seconds": {phase: round(s, 3) for phase, s in self.seconds.items()},
             "steps_per_second": round(recipe.steps / train, 3) if train else None,

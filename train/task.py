@@ -40,6 +40,8 @@ class SampleRequest:
     """How many samples (16 where there are many to choose from, 1 text)."""
     out: Path | None = None
     """Where to draw them (.png, .svg or .pdf)."""
+    label: int | None = None
+    """The class of what a conditional generator draws."""
     prompt: str | None = None
     """The text that a language model goes on from."""
     length: int = 300
@@ -70,6 +72,8 @@ class Task(abc.ABC):
     summary_metric: ClassVar[
         str
     ]  # shown beside the loss while training: a key of train_step's metrics
+
+    takes_label: ClassVar[bool] = False  # whether samples can be asked for by their class
 
     data: Any  # what `load` gave
 

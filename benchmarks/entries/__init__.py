@@ -5,6 +5,7 @@ ENTRIES = {
     "resnet18": "benchmarks.entries.resnet18",
     "gpt": "benchmarks.entries.gpt",
     "lstm": "benchmarks.entries.lstm",
+    "gan": "benchmarks.entries.gan",
     "word2vec": "benchmarks.entries.word2vec",
     "dispatch": "benchmarks.entries.dispatch",
     "pipeline": "benchmarks.entries.pipeline",

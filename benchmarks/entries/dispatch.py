@@ -15,7 +15,7 @@ from zoo.models.resnet import ResNetConfig
 CONFIG = ResNetConfig(
     stage_sizes=(3, 3, 3, 3), width=4, stem="cifar", in_channels=1, num_classes=10
 )
-STEPS = 10  # taken before anything is waited for
+STEPS = 100  # taken before anything is waited for
 DEVICE = "device"
 
 

@@ -18,6 +18,7 @@ def test_best_on_a_cpu():
     names = kernels.describe(kernels.best("cpu"))
     assert {name for name, backend in names.items() if backend == "xla"} == {
         "conv",
+        "conv_transpose",
         "dense",
         "lstm",
         "max_pool",

@@ -48,6 +48,7 @@ def test_thresholds_are_those_of_the_design():
         "digits-mlp": 0.93,
         "digits-convnet": 0.98,
         "digits-resnet": 0.985,
+        "digits-gan": Relative(),
         "vowels-lstm": 0.95,
         "sentiment-lstm": Relative(plus=-0.03),
         "bible-bert": Relative(plus=-2.0),
@@ -66,9 +67,9 @@ def test_threshold_relative_to_the_baseline():
     row = RECIPES["linear-diabetes"]
     assert row.threshold_value(50.0) == pytest.approx(50.25)
     assert row.threshold_value(None) is None
-    assert row.passed(50.2, 50.0) is True
-    assert row.passed(50.3, 50.0) is False
-    assert row.passed(50.2, None) is None
+    assert row.passed({"rmse": 50.2}, 50.0) is True
+    assert row.passed({"rmse": 50.3}, 50.0) is False
+    assert row.passed({"rmse": 50.2}, None) is None
     assert str(Relative(times=1.005)) == "1.005 x baseline"
     assert str(Relative(plus=-0.01)) == "baseline - 0.01"
     assert str(Relative(plus=0.04)) == "baseline + 0.04"
@@ -76,14 +77,20 @@ def test_threshold_relative_to_the_baseline():
 
 def test_a_fixed_threshold_must_also_beat_the_baseline():
     row = RECIPES["digits-mlp"]
-    assert row.passed(0.94, 0.90) is True
-    assert row.passed(0.94, 0.95) is False
-    assert row.passed(0.92, 0.90) is False
-    assert row.passed(0.94, None) is True
+    assert row.passed({"accuracy": 0.94}, 0.90) is True
+    assert row.passed({"accuracy": 0.94}, 0.95) is False
+    assert row.passed({"accuracy": 0.92}, 0.90) is False
+    assert row.passed({"accuracy": 0.94}, None) is True
     down = dataclasses.replace(row, direction="min", threshold=1.0)
-    assert down.passed(0.9, 1.1) is True
-    assert down.passed(0.9, 0.8) is False
-    assert down.passed(1.05, 1.1) is False
+    assert down.passed({"accuracy": 0.9}, 1.1) is True
+    assert down.passed({"accuracy": 0.9}, 0.8) is False
+    assert down.passed({"accuracy": 1.05}, 1.1) is False
+
+
+def test_other_metrics_may_be_needed_too():
+    row = dataclasses.replace(RECIPES["digits-mlp"], least={"recall": 0.5})
+    assert row.passed({"accuracy": 0.94, "recall": 0.5}, None) is True
+    assert row.passed({"accuracy": 0.94, "recall": 0.49}, None) is False
 
 
 # --- Every recipe, two steps at a time ----------------------------------------------------------

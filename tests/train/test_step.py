@@ -87,7 +87,7 @@ def test_a_training_step_moves_all_that_training_owns(resnet):
 def test_an_evaluation_changes_nothing(resnet):
     task, program, _ = resnet
     before = arrays(program)
-    first, second = loop.evaluate(program, task), loop.evaluate(program, task)
+    first, second = loop.evaluate(program.evaluate, task), loop.evaluate(program, task)
     assert not changed(before, arrays(program))
     assert all(np.array_equal(first[name], second[name]) for name in first)
     assert len(first["target"]) == len(task.data.eval)  # 50 in batches of 30: padding is taken off
@@ -123,12 +123,12 @@ def test_a_step_in_flight_is_not_ready(resnet):
 def test_nothing_is_compiled_after_the_first_steps(resnet):
     task, program, batches = resnet
     program.train(next(batches))
-    loop.evaluate(program, task)
+    loop.evaluate(program.evaluate, task)
     with compilations() as seen:
         for step in range(6):
             jax.device_get(program.train(next(batches)))
             if step % 2:
-                loop.evaluate(program, task)
+                loop.evaluate(program.evaluate, task)
     assert not seen
     with compilations() as seen:  # the listener does hear a compilation
         jax.jit(lambda x: x * 3 + 1)(jnp.arange(7)).block_until_ready()

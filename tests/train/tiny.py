@@ -30,6 +30,7 @@ _FIELDS = {
     "digits-mlp": f"{_DIGITS} --model.hidden-dims 16 12",
     "digits-convnet": f"{_DIGITS} --model.conv-dims 4 4 --model.dense-dim 16",
     "digits-resnet": f"{_DIGITS} --model.stage-sizes 1 1 --model.width 4",
+    "digits-gan": f"{_DIGITS} --model.width 4 --model.latent-dim 6 --task.samples-per-image 2",
     "vowels-lstm": f"{_SHORT} --batch-size 10 --eval-batch-size 40 --model.hidden-dims 6 4",
     "sentiment-lstm": (
         f"{_SHORT} --batch-size 10 --eval-batch-size 20 --model.lstm-dim 6 --model.embed-dim 4 "

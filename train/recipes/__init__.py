@@ -5,7 +5,8 @@ JAX; :meth:`Row.load` imports the recipe itself.
 """
 
 import importlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Row:
     direction: Literal["max", "min"]  # which way the metric is better
     threshold: float | Relative
     seconds: int  # expected training time on 2 CPU cores
+    least: Mapping[str, float] = field(default_factory=dict)  # other metrics, and what they need
 
     def load(self) -> "Recipe":
         """The recipe itself."""
@@ -54,8 +56,9 @@ class Row:
             return None
         return self.threshold.times * baseline + self.threshold.plus
 
-    def passed(self, value: float, baseline: float | None) -> bool | None:
-        """Whether ``value`` meets the threshold, and beats a baseline that is not part of it."""
+    def passed(self, metrics: Mapping[str, float], baseline: float | None) -> bool | None:
+        """Whether the metrics meet the threshold, and beat a baseline that is not part of it."""
+        value = metrics[self.metric]
         threshold = self.threshold_value(baseline)
         if threshold is None:
             return None
@@ -65,7 +68,8 @@ class Row:
             or isinstance(self.threshold, Relative)
             or sign * value > sign * baseline
         )
-        return sign * value >= sign * threshold and beats
+        enough = all(metrics[name] >= needed for name, needed in self.least.items())
+        return sign * value >= sign * threshold and beats and enough
 
 
 RECIPES: dict[str, Row] = {
@@ -123,6 +127,18 @@ RECIPES: dict[str, Row] = {
         direction="max",
         threshold=0.985,
         seconds=720,
+    ),
+    "digits-gan": Row(
+        about="A DCGAN that draws handwritten digits",
+        module="train.recipes.digits_gan",
+        model="dcgan-28",
+        task="adversarial",
+        dataset="mnist_5k",
+        metric="digit_fid",
+        direction="min",
+        threshold=Relative(),
+        seconds=600,
+        least={"smallest_class_share": 0.03},
     ),
     "vowels-lstm": Row(
         about="Stacked LSTMs that know a speaker by two vowels",

@@ -94,11 +94,13 @@ class ConvNet(nnx.Module):
         self, images: Num[Array, "..."], *, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "B num_classes"]:
         """From `[B, height, width, channels]` to logits; `rngs` is needed when dropout is on."""
+        return self.classifier(self.dropout(self.features(images), rngs=rngs))
+
+    def features(self, images: Num[Array, "..."]) -> Float[Array, "B dense_dim"]:
+        """What the last layer decides by."""
         height, width = self.config.image_size
         check_input(self, images, height=height, width=width, channels=self.config.in_channels)
         x = images
         for conv in self.convs:
             x = self.max_pool(relu(conv(x)), 2)
-        x = x.reshape(x.shape[0], -1)
-        x = self.dropout(relu(self.dense(x)), rngs=rngs)
-        return self.classifier(x)
+        return relu(self.dense(x.reshape(x.shape[0], -1)))

@@ -14,6 +14,9 @@ FOLDER = Path(__file__).parent
 
 SHA256 = {
     "mnist_5k.csv.gz": "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d",
+    "digits_convnet.safetensors": (
+        "9272b77b49cdf3a9ffa4019984e74fd27b786d8d79b03247794c0853cf408d78"
+    ),
     "diabetes.csv": "7dae9500120945f10f310cb7834fa7a4545e1aae0a4888012cd65f9102a828af",
     "breast_cancer.csv": "432ff316e7bfb60b70a275064b4401315cc39f09c9099d031013a23647e98687",
     "bible_en_es.tsv.xz": "7762c490b07cd2660f03a27845e3e1e8600dceb492e938b6a2eb1e2d4951b712",
@@ -50,6 +53,16 @@ def read(filename: str) -> str:
     Raises:
         UserError: when the file is absent or is not the one that was released.
     """
+    unpack = {".gz": gzip.decompress, ".xz": lzma.decompress}.get(Path(filename).suffix, bytes)
+    return unpack(read_bytes(filename)).decode()
+
+
+def read_bytes(filename: str) -> bytes:
+    """An embedded file as it is.
+
+    Raises:
+        UserError: when the file is absent or is not the one that was released.
+    """
     path = FOLDER / filename
     try:
         content = path.read_bytes()
@@ -63,5 +76,4 @@ def read(filename: str) -> str:
             f"{path} is corrupt: its SHA-256 starts with {digest[:12]}, "
             f"{SHA256[filename][:12]} is right; install the package again"
         )
-    unpack = {".gz": gzip.decompress, ".xz": lzma.decompress}.get(path.suffix, bytes)
-    return unpack(content).decode()
+    return content

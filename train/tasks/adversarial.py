@@ -1,0 +1,255 @@
+"""Adversarial learning: a generator and a discriminator, each with an optimiser of its own.
+
+One step takes a batch in pieces, one for each step of the discriminator, then moves the generator
+once (Goodfellow et al. 2014, algorithm 1; Arjovsky et al. 2017, algorithm 1). The losses, as
+`train.losses` has them:
+
+    non-saturating  L_D = -E_x[log D(x)] - E_z[log(1 - D(G(z)))]    L_G = -E_z[log D(G(z))]
+    minimax         the same L_D                                    L_G = E_z[log(1 - D(G(z)))]
+    wasserstein     L_D = E_z[f(G(z))] - E_x[f(x)]                  L_G = -E_z[f(G(z))]
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+import zoo
+from train import baselines, losses
+from train.config import Recipe
+from train.data import AugmentConfig
+from train.data.augment import augment, check_sizes
+from train.errors import UserError
+from train.gradient import Batch, Metrics, Sync, value_and_grad
+from train.optim import Optimizer
+from train.step import Objects
+from train.task import Baseline
+from train.tasks.generation import Gallery, Generation
+
+PLAYERS = {  # what the discriminator minimises, and what the generator does
+    "non-saturating": (losses.discriminator_loss, losses.generator_loss),
+    "minimax": (losses.discriminator_loss, losses.minimax_generator_loss),
+    "wasserstein": (losses.critic_loss, losses.critic_generator_loss),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversarialConfig:
+    """The game that the two networks play, and how what comes of it is measured."""
+
+    loss: Literal["non-saturating", "minimax", "wasserstein"] = "non-saturating"
+    discriminator_steps: int = 1  # a step of the generator; each has its own piece of the batch
+    discriminator_lr: float = 1.0  # the discriminator's learning rate, times the generator's
+    gradient_penalty: float = 0.0  # λ of (‖∇f(x̂)‖ - 1)² between real and generated images
+    r1_penalty: float = 0.0  # γ of ½ ‖∇D(x)‖² at real images
+    augment: AugmentConfig = field(default_factory=AugmentConfig)  # of all that D sees
+    samples_per_image: int = 10  # generated for each held-out image when it is evaluated
+    baseline: Literal["none", "gaussian", "digits-gan"] = "gaussian"  # what it must beat
+
+    def __post_init__(self):
+        for name in ("discriminator_steps", "samples_per_image"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if not 0 < self.discriminator_lr < float("inf"):
+            raise ValueError(
+                f"discriminator_lr={self.discriminator_lr} must be positive and finite"
+            )
+        for name in ("gradient_penalty", "r1_penalty"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}={getattr(self, name)} must be finite and not negative")
+        if self.augment.mixup:
+            raise ValueError(
+                f"augment.mixup={self.augment.mixup} mixes images with others, and labels with "
+                "them; a discriminator's images are real or are not: leave it at 0"
+            )
+
+
+class Adversarial(Generation):
+    """Two networks that learn from each other."""
+
+    summary_metric = "train/generator_loss"
+
+    @property
+    def config(self) -> AdversarialConfig:
+        return self.recipe.task
+
+    @staticmethod
+    def latent_shape(recipe: Recipe) -> tuple[int, ...]:
+        return (recipe.model.latent_dim,)
+
+    def build(self, rngs: nnx.Rngs) -> Objects:
+        recipe, config = self.recipe, self.config
+        model = recipe.model.for_data(self.data.input_shape, self.data.num_classes)
+        check_sizes(config.augment, *self.data.input_shape[:2])
+        pieces = config.discriminator_steps * recipe.num_microbatches
+        if recipe.batch_size % pieces:
+            raise UserError(
+                f"batch_size={recipe.batch_size} cannot be cut in {pieces} pieces: "
+                f"task.discriminator_steps={config.discriminator_steps} times "
+                f"num_microbatches={recipe.num_microbatches} must divide it"
+            )
+        if (config.gradient_penalty or config.r1_penalty) and model.norm == "batch":
+            raise UserError(
+                "a penalty is of each image's gradient, which batch norm mixes with the others': "
+                "with task.gradient_penalty or task.r1_penalty use --model.norm layer or none"
+            )
+        gan = zoo.build(model, rngs=rngs, ops=self.ops)
+        optim, steps = recipe.optim, recipe.steps
+        critic_optim = dataclasses.replace(
+            optim, peak_lr=optim.peak_lr * config.discriminator_lr, ema_decay=None
+        )
+        return {
+            "generator": gan.generator,
+            "discriminator": gan.discriminator,
+            "generator_optimizer": Optimizer(gan.generator, optim, steps),
+            "discriminator_optimizer": Optimizer(
+                gan.discriminator, critic_optim, steps * config.discriminator_steps
+            ),
+            "gallery": Gallery(steps),
+            "rngs": nnx.Rngs(latent=rngs.latent(), augment=rngs.augment()),
+        }
+
+    def train_step(self, objects: Objects, batch: Batch, sync: Sync) -> Metrics:
+        optimizer = objects["generator_optimizer"]
+        lr = optimizer.learning_rate()
+        num = self.config.discriminator_steps
+        pieces = [{k: jnp.split(v, num)[i] for k, v in batch.items()} for i in range(num)]
+        seen = [self.move_discriminator(objects, piece, sync) for piece in pieces]
+        metrics = jax.tree.map(lambda *values: sum(values) / num, *seen)
+        metrics |= self.move_generator(objects, pieces[-1], sync)
+        objects["gallery"].hang(optimizer.step[...], lambda: self.fixed_images(objects))
+        return {**metrics, "train/learning_rate": lr}
+
+    def move_discriminator(self, objects: Objects, batch: Batch, sync: Sync) -> Metrics:
+        """One step of the discriminator on a piece of the batch; ``train/loss`` is its loss."""
+        generator, discriminator = (
+            nnx.view(objects[name], deterministic=False, sync=sync, raise_if_not_found=False)
+            for name in ("generator", "discriminator")
+        )
+        real = self.from_pixels(batch["inputs"])
+        labels = self.labels(batch)
+        fake = generator(self.latents(objects, len(real)), labels)
+        metrics, grads = value_and_grad(
+            self.discriminator_loss,
+            discriminator,
+            _present(real=real, fake=fake, labels=labels),
+            objects["rngs"].augment(),
+            sync=sync,
+            dtype=self.recipe.compute_dtype,
+            num_microbatches=self.recipe.num_microbatches,
+        )
+        objects["discriminator_optimizer"].update(objects["discriminator"], grads)
+        return metrics
+
+    def move_generator(self, objects: Objects, batch: Batch, sync: Sync) -> Metrics:
+        """One step of the generator against the discriminator as it is now."""
+        discriminator = nnx.view(
+            objects["discriminator"], deterministic=False, sync=sync, raise_if_not_found=False
+        )
+        graphdef, state = nnx.split(discriminator)
+        state = optax.tree.cast(state, self.recipe.compute_dtype)
+
+        def loss(generator, batch, key):
+            # A discriminator of this trace: what its statistics become is not kept.
+            judge = nnx.merge(graphdef, jax.tree.map(lambda x: x, state))
+            labels = batch.get("labels")
+            images = self.augmented(key, generator(batch["latents"], labels))
+            return PLAYERS[self.config.loss][1](judge(images, labels)), {}
+
+        labels = self.labels(batch)
+        latents = self.latents(objects, len(batch["inputs"]))
+        metrics, grads = value_and_grad(
+            loss,
+            nnx.view(
+                objects["generator"], deterministic=False, sync=sync, raise_if_not_found=False
+            ),
+            _present(latents=latents, labels=labels),
+            objects["rngs"].augment(),
+            sync=sync,
+            dtype=self.recipe.compute_dtype,
+            num_microbatches=self.recipe.num_microbatches,
+        )
+        objects["generator_optimizer"].update(objects["generator"], grads)
+        return {"train/generator_loss": metrics["train/loss"]}
+
+    def discriminator_loss(self, discriminator, batch: Batch, key: Array) -> tuple[Array, Metrics]:
+        """The discriminator's loss with its penalties, and its mean logits."""
+        config = self.config
+        real, fake, labels = batch["real"], batch["fake"], batch.get("labels")
+        keys = jax.random.split(key, 3)
+        on_real = discriminator(self.augmented(keys[0], real), labels)
+        on_fake = discriminator(self.augmented(keys[1], fake), labels)
+        loss = PLAYERS[config.loss][0](on_real, on_fake)
+        if config.gradient_penalty:
+            way = jax.random.uniform(keys[2], (len(real), 1, 1, 1), real.dtype)
+            between = slopes(discriminator, way * real + (1 - way) * fake, labels)
+            loss += config.gradient_penalty * losses.gradient_penalty(between)
+        if config.r1_penalty:
+            loss += config.r1_penalty * losses.r1_penalty(slopes(discriminator, real, labels))
+        return loss, {"train/real_logit": on_real.mean(), "train/fake_logit": on_fake.mean()}
+
+    # --- What the networks see ------------------------------------------------------------------
+
+    def from_pixels(self, pixels: Array) -> Float[Array, "B I J C"]:
+        """0 to 255 as -1 to 1, in the compute dtype."""
+        return (pixels.astype(jnp.float32) / 127.5 - 1).astype(self.recipe.compute_dtype)
+
+    def latents(self, objects: Objects, num: int) -> Float[Array, "B Z"]:
+        """Fresh noise."""
+        shape = (num, *self.latent_shape(self.recipe))
+        return jax.random.normal(objects["rngs"].latent(), shape, self.recipe.compute_dtype)
+
+    def labels(self, batch: Batch) -> Int[Array, " B"] | None:
+        """The classes of the real images, and those asked of the generator."""
+        return batch["targets"] if self.is_conditional else None
+
+    def augmented(self, key: Array, images: Float[Array, "B I J C"]) -> Float[Array, "B I J C"]:
+        """Differentiable augmentation, of real and generated images alike (Zhao et al. 2020)."""
+        if self.config.augment == AugmentConfig():
+            return images
+        unused = jnp.zeros((len(images), 1))
+        # Augmentation fills with 0, which is black only where black is 0.
+        return augment(self.config.augment, key, images + 1, unused)[0] - 1
+
+    # --- What the generator makes ---------------------------------------------------------------
+
+    def evaluated(self, objects: Objects) -> Objects:
+        average = objects["generator_optimizer"].averaged(objects["generator"])
+        return {**objects, "generator": average}
+
+    def generate(
+        self, objects: Objects, latents: Array, labels: Int[Array, " B"] | None
+    ) -> Float[Array, "B I J C"]:
+        generator: Any = nnx.view(objects["generator"], deterministic=True)
+        return generator(latents, labels)
+
+    def baseline(self, folder: Path) -> Baseline | None:
+        if self.config.baseline == "none":
+            return None
+        if self.config.baseline == "digits-gan":
+            return baselines.digits_gan(self.recipe, folder)
+        num = len(self.data.eval) * self.config.samples_per_image
+        return baselines.gaussian_digits(self.data, num, self.digit_fid)
+
+
+def slopes(
+    discriminator, images: Float[Array, "B I J C"], labels: Int[Array, " B"] | None
+) -> Float[Array, "B I J C"]:
+    """``∇D`` at each image; the discriminator's statistics stay as they are."""
+    graphdef, state = nnx.split(discriminator)
+
+    def total(images):
+        copy = nnx.merge(graphdef, jax.tree.map(lambda x: x, state))
+        return copy(images, labels).astype(jnp.float32).sum()
+
+    return jax.grad(total)(images)
+
+
+def _present(**arrays: Array | None) -> Batch:
+    return {name: array for name, array in arrays.items() if array is not None}
