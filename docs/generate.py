@@ -99,7 +99,18 @@ TESTED_BY = {
     "seq2seq": ("seq2seq", "recurrent", "attention", "beam_search", "dropout"),
     "transformer": ("transformer", "attention", "pointer", "beam_search", "norm", "dropout"),
     "word2vec": ("word2vec", "embed"),
-    "gan": ("gan", "losses", "spectral_norm", "torch_layers", "conv", "norm"),
+    "gan": (
+        "gan",
+        "adversarial",
+        "losses",
+        "generative_metrics",
+        "digit_judge",
+        "spectral_norm",
+        "torch_layers",
+        "conv",
+        "conv_transpose",
+        "norm",
+    ),
 }
 
 
