@@ -20,7 +20,8 @@ from zoo.models.convnet import ConvNetConfig
 
 WEIGHTS = "digits_convnet.safetensors"
 IMAGE_SHAPE = (28, 28, 1)
-NUM_CLASSES = 10
+CLASSES = tuple("0123456789")
+NUM_CLASSES = len(CLASSES)
 CHUNK = 500  # images that are looked at together
 
 

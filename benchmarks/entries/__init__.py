@@ -5,6 +5,7 @@ ENTRIES = {
     "resnet18": "benchmarks.entries.resnet18",
     "gpt": "benchmarks.entries.gpt",
     "lstm": "benchmarks.entries.lstm",
+    "conv_transpose": "benchmarks.entries.conv_transpose",
     "gan": "benchmarks.entries.gan",
     "word2vec": "benchmarks.entries.word2vec",
     "dispatch": "benchmarks.entries.dispatch",

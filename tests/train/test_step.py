@@ -87,7 +87,7 @@ def test_a_training_step_moves_all_that_training_owns(resnet):
 def test_an_evaluation_changes_nothing(resnet):
     task, program, _ = resnet
     before = arrays(program)
-    first, second = loop.evaluate(program.evaluate, task), loop.evaluate(program, task)
+    first, second = loop.evaluate(program.evaluate, task), loop.evaluate(program.evaluate, task)
     assert not changed(before, arrays(program))
     assert all(np.array_equal(first[name], second[name]) for name in first)
     assert len(first["target"]) == len(task.data.eval)  # 50 in batches of 30: padding is taken off

@@ -24,13 +24,15 @@ _PAIRS = (
     "--data.max-tokens 24 --data.max-target-tokens 16"
 )
 _SMALL_TRANSFORMER = "--model.num-layers 2 --model.num-heads 2 --model.dim 16 --model.hidden-dim 32"
+_SMALL_GAN = "--model.width 4 --model.latent-dim 6 --task.samples-per-image 2"
 _FIELDS = {
     "linear-diabetes": f"{_SHORT} --batch-size 50",
     "logistic-cancer": f"{_SHORT} --batch-size 50",
     "digits-mlp": f"{_DIGITS} --model.hidden-dims 16 12",
     "digits-convnet": f"{_DIGITS} --model.conv-dims 4 4 --model.dense-dim 16",
     "digits-resnet": f"{_DIGITS} --model.stage-sizes 1 1 --model.width 4",
-    "digits-gan": f"{_DIGITS} --model.width 4 --model.latent-dim 6 --task.samples-per-image 2",
+    "digits-gan": f"{_DIGITS} {_SMALL_GAN}",
+    "digits-cgan": f"{_DIGITS} {_SMALL_GAN}",
     "vowels-lstm": f"{_SHORT} --batch-size 10 --eval-batch-size 40 --model.hidden-dims 6 4",
     "sentiment-lstm": (
         f"{_SHORT} --batch-size 10 --eval-batch-size 20 --model.lstm-dim 6 --model.embed-dim 4 "

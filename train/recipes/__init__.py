@@ -140,6 +140,18 @@ RECIPES: dict[str, Row] = {
         seconds=600,
         least={"smallest_class_share": 0.03},
     ),
+    "digits-cgan": Row(
+        about="The same DCGAN, told which digit to draw",
+        module="train.recipes.digits_cgan",
+        model="dcgan-28",
+        task="adversarial",
+        dataset="mnist_5k",
+        metric="digit_fid",
+        direction="min",
+        threshold=Relative(),
+        seconds=600,
+        least={"smallest_class_share": 0.03},
+    ),
     "vowels-lstm": Row(
         about="Stacked LSTMs that know a speaker by two vowels",
         module="train.recipes.vowels_lstm",

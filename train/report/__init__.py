@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
 FILE = "report.html"
-LEADING = ("loss", "learning_rate", "grad_norm")  # shown first, the metric after the loss
+LEADING = (
+    "loss",
+    "generator_loss",
+    "learning_rate",
+    "grad_norm",
+)  # shown first, the metric after the loss
 
 
 @dataclass(frozen=True)

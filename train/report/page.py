@@ -12,12 +12,18 @@ from train.report.markup import Markup, facts, flatten, join, table, tag, text
 from train.report.theme import css_variables
 
 NAMES = {
+    "answer_f1": "Answer F1",
     "auroc": "AUROC",
+    "bleu": "BLEU",
+    "digit_fid": "digit-FID",
+    "digit_fid_floor": "digit-FID of the train split",
     "f1": "F1",
     "grad_norm": "Gradient norm",
     "mae": "MAE",
     "r2": "R²",
     "rmse": "RMSE",
+    "rouge_l": "ROUGE-L",
+    "span_f1": "Span F1",
 }
 # No script runs and nothing is fetched, whatever a name or a text may hold.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

@@ -22,7 +22,7 @@ from train import figures
 from train.config import Recipe
 from train.data import load
 from train.data.dataset import ArraySource
-from train.digit_judge import IMAGE_SHAPE, NUM_CLASSES, DigitJudge
+from train.digit_judge import CLASSES, IMAGE_SHAPE, NUM_CLASSES, DigitJudge
 from train.errors import UserError
 from train.generative_metrics import frechet_distance, nearest, precision_recall
 from train.gradient import Batch
@@ -89,11 +89,11 @@ class Generation(Task):
     @classmethod
     def load(cls, recipe: Recipe, folder: Path | None = None) -> Any:
         data = load(recipe.data)
-        if data.input_shape != IMAGE_SHAPE or data.num_classes != NUM_CLASSES:
+        if data.input_shape != IMAGE_SHAPE or data.class_names != CLASSES:
             raise UserError(
-                f"data {data.name!r} has inputs of shape {data.input_shape}, and of classes "
-                f"{data.num_classes}; generated digits are judged by a classifier of {NUM_CLASSES} "
-                f"classes and shape {IMAGE_SHAPE}"
+                f"data {data.name!r} has inputs of shape {data.input_shape} in {data.num_classes} "
+                f"classes; the judge of generated images knows the digits 0 to 9 in the shape "
+                f"{IMAGE_SHAPE}: use mnist_5k or tfds:mnist"
             )
         return data
 
