@@ -382,13 +382,8 @@ def _tests(context: Context, *paths: str) -> str:
 
 def tests(context: Context, module: str) -> str:
     """The files that test a model and what it is made of, in their own words."""
-    files = [
-        *(ROOT / "tests/zoo/models").glob("test_*.py"),
-        *(ROOT / "tests/parity").glob("test_*.py"),
-        *(ROOT / "tests/zoo/layers").glob("test_*.py"),
-        *(ROOT / "tests/zoo/functional").glob("test_*.py"),
-        *(ROOT / "tests/kernels").rglob("test_*.py"),
-    ]
+    folders = ("zoo/models", "parity", "zoo/layers", "zoo/functional", "kernels", "train")
+    files = [path for part in folders for path in sorted((ROOT / "tests" / part).glob("test_*.py"))]
     wanted = {f"test_{part}" for part in TESTED_BY[module]}
     rows = [
         (context.link(f"`{path.relative_to(ROOT)}`", str(path.relative_to(ROOT))), _about(path))
