@@ -26,7 +26,7 @@ def held_out():
 
 
 def test_it_is_the_recorded_network(judge, held_out):
-    """As accurate as the recorded run of digits-convnet says, to a digit or two of a thousand."""
+    """As accurate on the held-out digits as the recorded run of digits-convnet."""
     _, probabilities = jax.jit(judge)(held_out["inputs"])
     right = np.asarray(probabilities).argmax(-1) == held_out["targets"]
     path = embedded.FOLDER.parents[2] / "benchmarks" / "results" / "digits-convnet.json"
