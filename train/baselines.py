@@ -294,6 +294,37 @@ def digits_gan(recipe: Recipe, folder: Path) -> Baseline:
     return _trained("digits-gan", recipe, ("data", "seed"), folder, "digit_fid")
 
 
+def probabilistic_pca(train: np.ndarray, held_out: np.ndarray, num_directions: int) -> Baseline:
+    """Mean log-likelihood of held-out rows by a Gaussian with so many free directions, in nats.
+
+    Tipping & Bishop 1999: the best that a linear decoder of Gaussian codes can be.
+
+    Args:
+      train: [N D].
+      held_out: [M D].
+      num_directions: the width of the code.
+    """
+    from sklearn.decomposition import PCA
+
+    pca = PCA(n_components=num_directions, svd_solver="full").fit(train.astype(np.float64))
+    return Baseline(f"PCA Gaussian of {num_directions}", float(pca.score(held_out)))
+
+
+def principal_components(train: np.ndarray, held_out: np.ndarray, num_directions: int) -> Baseline:
+    """Mean squared error of held-out rows told by so many principal components of the train rows.
+
+    Args:
+      train: [N D].
+      held_out: [M D].
+      num_directions: the width of the code.
+    """
+    from sklearn.decomposition import PCA
+
+    pca = PCA(n_components=num_directions, svd_solver="full").fit(train.astype(np.float64))
+    told = pca.inverse_transform(pca.transform(held_out))
+    return Baseline(f"PCA of {num_directions}", float(np.mean(np.square(told - held_out))))
+
+
 def gaussian_digits(data: Dataset, num: int, digit_fid: Callable[[np.ndarray], float]) -> Baseline:
     """digit-FID of the normal distribution that has the mean and covariance of the train split.
 

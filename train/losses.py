@@ -1,5 +1,7 @@
 """Losses over a batch, as their papers print them, computed stably."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -85,6 +87,27 @@ def critic_loss(real: Float[Array, " B"], fake: Float[Array, " B"]) -> Float[Arr
 def critic_generator_loss(fake: Float[Array, " B"]) -> Float[Array, ""]:
     """``-E_z[f(G(z))]`` (Arjovsky et al. 2017, algorithm 1), in float32."""
     return -jnp.mean(fake.astype(jnp.float32))
+
+
+def gaussian_log_likelihood(
+    x: Float[Array, "B *I"], mean: Float[Array, "B *I"], log_sigma: Float[Array, ""]
+) -> Float[Array, " B"]:
+    """``log N(x; μ, σ² I) = -Σ (x-μ)² / 2σ² - D/2 log(2πσ²)``, in float32."""
+    log_sigma = log_sigma.astype(jnp.float32)
+    scaled = (x.astype(jnp.float32) - mean.astype(jnp.float32)) * jnp.exp(-log_sigma)
+    each = jnp.square(scaled) / 2 + log_sigma + math.log(2 * math.pi) / 2
+    return -jnp.sum(each, axis=range(1, x.ndim))
+
+
+def kl_from_standard_normal(
+    mean: Float[Array, "B Z"], log_var: Float[Array, "B Z"]
+) -> Float[Array, " B"]:
+    """``KL(N(m, diag s²) ‖ N(0, I)) = ½ Σ (m² + s² - log s² - 1)``, in float32.
+
+    Kingma & Welling 2014, appendix B.
+    """
+    mean, log_var = mean.astype(jnp.float32), log_var.astype(jnp.float32)
+    return jnp.sum(jnp.square(mean) + jnp.expm1(log_var) - log_var, axis=-1) / 2
 
 
 def gradient_penalty(gradients: Float[Array, "B *I"]) -> Float[Array, ""]:

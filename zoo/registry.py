@@ -52,6 +52,15 @@ MODELS: dict[str, Preset] = {
     ),
     "dcgan-28": Preset("gan", "GAN", "dcgan_28", "generator and discriminator for 28 pixels"),
     "dcgan-64": Preset("gan", "GAN", "dcgan_64", "generator and discriminator for 64 pixels"),
+    "autoencoder": Preset(
+        "autoencoder", "Autoencoder", "convolutional", "convolutions to a code of 32 and back"
+    ),
+    "autoencoder-dense": Preset(
+        "autoencoder", "Autoencoder", "dense", "784-1000-500-250-30 and back"
+    ),
+    "vae": Preset("vae", "VAE", "", "convolutions to 32 Gaussians and back"),
+    "unet-digits": Preset("diffusion", "UNet", "digits", "2 levels of 32 and 64 for 28 pixels"),
+    "unet-cifar10": Preset("diffusion", "UNet", "cifar10", "4 levels of 128 to 256 for 32 pixels"),
     "word2vec": Preset("word2vec", "SkipGram", "", "two tables of 100 numbers a word"),
     "gpt-nano": Preset("gpt", "GPT", "nano", "4 layers of 128 for characters"),
     "gpt2-small": Preset("gpt", "GPT", "gpt2_small", "12 layers of 768"),

@@ -10,8 +10,7 @@ once (Goodfellow et al. 2014, algorithm 1; Arjovsky et al. 2017, algorithm 1). T
 """
 
 import dataclasses
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
@@ -21,16 +20,14 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 import zoo
-from train import baselines, losses
+from train import losses
 from train.config import Recipe
-from train.data import AugmentConfig
-from train.data.augment import augment, check_sizes
+from train.data.augment import check_sizes
 from train.errors import UserError
 from train.gradient import Batch, Metrics, Sync, value_and_grad
 from train.optim import Optimizer
 from train.step import Objects
-from train.task import Baseline
-from train.tasks.generation import Gallery, Generation
+from train.tasks.generation import Gallery, Generation, GenerationConfig
 
 PLAYERS = {  # what the discriminator minimises, and what the generator does
     "non-saturating": (losses.discriminator_loss, losses.generator_loss),
@@ -40,7 +37,7 @@ PLAYERS = {  # what the discriminator minimises, and what the generator does
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdversarialConfig:
+class AdversarialConfig(GenerationConfig):
     """The game that the two networks play, and how what comes of it is measured."""
 
     loss: Literal["non-saturating", "minimax", "wasserstein"] = "non-saturating"
@@ -48,14 +45,12 @@ class AdversarialConfig:
     discriminator_lr: float = 1.0  # the discriminator's learning rate, times the generator's
     gradient_penalty: float = 0.0  # λ of (‖∇f(x̂)‖ - 1)² between real and generated images
     r1_penalty: float = 0.0  # γ of ½ ‖∇D(x)‖² at real images
-    augment: AugmentConfig = field(default_factory=AugmentConfig)  # of all that D sees
-    samples_per_image: int = 10  # generated for each held-out image when it is evaluated
     baseline: Literal["none", "gaussian", "digits-gan"] = "gaussian"  # what it must beat
 
     def __post_init__(self):
-        for name in ("discriminator_steps", "samples_per_image"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        super().__post_init__()
+        if self.discriminator_steps < 1:
+            raise ValueError(f"discriminator_steps={self.discriminator_steps} must be at least 1")
         if not 0 < self.discriminator_lr < float("inf"):
             raise ValueError(
                 f"discriminator_lr={self.discriminator_lr} must be positive and finite"
@@ -63,11 +58,6 @@ class AdversarialConfig:
         for name in ("gradient_penalty", "r1_penalty"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)} must be finite and not negative")
-        if self.augment.mixup:
-            raise ValueError(
-                f"augment.mixup={self.augment.mixup} mixes images with others, and labels with "
-                "them; a discriminator's images are real or are not: leave it at 0"
-            )
 
 
 class Adversarial(Generation):
@@ -194,28 +184,10 @@ class Adversarial(Generation):
             loss += config.r1_penalty * losses.r1_penalty(slopes(discriminator, real, labels))
         return loss, {"train/real_logit": on_real.mean(), "train/fake_logit": on_fake.mean()}
 
-    # --- What the networks see ------------------------------------------------------------------
-
-    def from_pixels(self, pixels: Array) -> Float[Array, "B I J C"]:
-        """0 to 255 as -1 to 1, in the compute dtype."""
-        return (pixels.astype(jnp.float32) / 127.5 - 1).astype(self.recipe.compute_dtype)
-
     def latents(self, objects: Objects, num: int) -> Float[Array, "B Z"]:
         """Fresh noise."""
         shape = (num, *self.latent_shape(self.recipe))
         return jax.random.normal(objects["rngs"].latent(), shape, self.recipe.compute_dtype)
-
-    def labels(self, batch: Batch) -> Int[Array, " B"] | None:
-        """The classes of the real images, and those asked of the generator."""
-        return batch["targets"] if self.is_conditional else None
-
-    def augmented(self, key: Array, images: Float[Array, "B I J C"]) -> Float[Array, "B I J C"]:
-        """Differentiable augmentation, of real and generated images alike (Zhao et al. 2020)."""
-        if self.config.augment == AugmentConfig():
-            return images
-        unused = jnp.zeros((len(images), 1))
-        # Augmentation fills with 0, which is black only where black is 0.
-        return augment(self.config.augment, key, images + 1, unused)[0] - 1
 
     # --- What the generator makes ---------------------------------------------------------------
 
@@ -228,14 +200,6 @@ class Adversarial(Generation):
     ) -> Float[Array, "B I J C"]:
         generator: Any = nnx.view(objects["generator"], deterministic=True)
         return generator(latents, labels)
-
-    def baseline(self, folder: Path) -> Baseline | None:
-        if self.config.baseline == "none":
-            return None
-        if self.config.baseline == "digits-gan":
-            return baselines.digits_gan(self.recipe, folder)
-        num = len(self.data.eval) * self.config.samples_per_image
-        return baselines.gaussian_digits(self.data, num, self.digit_fid)
 
 
 def slopes(

@@ -7,6 +7,7 @@ differ in nothing but the weights.
 import dataclasses
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Integer, UInt8
 
 import zoo
-from train import figures
+from train import baselines, figures
 from train.config import Recipe
-from train.data import load
+from train.data import AugmentConfig, load
+from train.data.augment import augment
 from train.data.dataset import ArraySource
 from train.digit_judge import CLASSES, IMAGE_SHAPE, NUM_CLASSES, DigitJudge
 from train.errors import UserError
@@ -28,12 +30,29 @@ from train.generative_metrics import frechet_distance, nearest, precision_recall
 from train.gradient import Batch
 from train.report import Section, Table
 from train.step import Objects
-from train.task import Outputs, SampleRequest, Task
+from train.task import Baseline, Outputs, SampleRequest, Task
 
 NUM_MOMENTS = 8  # rows of the gallery: after 1/128, 1/64, ... and all of the steps
 NUM_SHOWN = 8  # images in a row
 NUM_WALKS = 4  # rows of the walk between latents
 EVALUATION, GALLERY, SAMPLES = range(3)  # streams of latents that share no number
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationConfig:
+    """What networks see of the images, and how many of their own are measured."""
+
+    augment: AugmentConfig = field(default_factory=AugmentConfig)  # of all that a network sees
+    samples_per_image: int = 10  # generated for each held-out image when it is evaluated
+
+    def __post_init__(self):
+        if self.samples_per_image < 1:
+            raise ValueError(f"samples_per_image={self.samples_per_image} must be at least 1")
+        if self.augment.mixup:
+            raise ValueError(
+                f"augment.mixup={self.augment.mixup} mixes images with others, and a generator "
+                "would learn to make mixtures: leave it at 0"
+            )
 
 
 def standard_normal(stream: int, seed: int, shape: tuple[int, ...]) -> Float[np.ndarray, "..."]:
@@ -97,6 +116,29 @@ class Generation(Task):
             )
         return data
 
+    # --- What networks see ----------------------------------------------------------------------
+
+    def from_pixels(self, pixels: Array) -> Float[Array, "B I J C"]:
+        """0 to 255 as -1 to 1, in the compute dtype."""
+        return (pixels.astype(jnp.float32) / 127.5 - 1).astype(self.recipe.compute_dtype)
+
+    @staticmethod
+    def to_pixels(images: Float[Array, "B I J C"]) -> Float[Array, "B I J C"]:
+        """-1 to 1 as 0 to 255, in float32, not rounded."""
+        return jnp.clip((images.astype(jnp.float32) + 1) * 127.5, 0, 255)
+
+    def labels(self, batch: Batch) -> Int[Array, " B"] | None:
+        """The classes that the model is told, if it is told any."""
+        return batch["targets"] if self.is_conditional else None
+
+    def augmented(self, key: Array, images: Float[Array, "B I J C"]) -> Float[Array, "B I J C"]:
+        """Images of -1 to 1 moved and cut as `task.augment` says."""
+        if self.recipe.task.augment == AugmentConfig():
+            return images
+        unused = jnp.zeros((len(images), 1))
+        # Augmentation fills with 0, which is black only where black is 0.
+        return augment(self.recipe.task.augment, key, images + 1, unused)[0] - 1
+
     # --- What a kind of generator must say ------------------------------------------------------
 
     @staticmethod
@@ -119,8 +161,7 @@ class Generation(Task):
 
     def pixels(self, objects: Objects, latents: Array, labels: Array | None) -> Float[Array, "..."]:
         """What evaluations see of :meth:`generate`: averaged weights, 0 to 255, not rounded."""
-        images = self.generate(self.evaluated(objects), latents, labels)
-        return jnp.clip((images.astype(jnp.float32) + 1) * 127.5, 0, 255)
+        return self.to_pixels(self.generate(self.evaluated(objects), latents, labels))
 
     def eval_step(self, objects: Objects, batch: Batch) -> dict[str, jax.Array]:
         latents, target = batch["latents"], batch["targets"]
@@ -149,6 +190,14 @@ class Generation(Task):
         """The Fréchet distance of such images from the held-out ones, as the judge sees both."""
         real, features = map(self.judge.features, (self.data.eval.arrays()["inputs"], images))
         return frechet_distance(real, features)
+
+    def baseline(self, folder: Path) -> Baseline | None:
+        if self.recipe.task.baseline == "none":
+            return None
+        if self.recipe.task.baseline == "digits-gan":
+            return baselines.digits_gan(self.recipe, folder)
+        num = len(self.data.eval) * self.recipe.task.samples_per_image
+        return baselines.gaussian_digits(self.data, num, self.digit_fid)
 
     def summarise(self, outputs: Outputs) -> dict[str, float]:
         real, features, classes = (outputs[k] for k in ("real_features", "features", "class"))

@@ -1,15 +1,20 @@
 """Positions, which attention by itself does not see: added, rotated in, or as a bias."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 
 def sinusoidal(num_positions: int, dim: int) -> Float[Array, "T D"]:
     """`PE(t, 2i) = sin(t / 10000^(2i/D))`, and cos at 2i+1 (Vaswani et al. 2017, section 3.5)."""
+    return sinusoids(jnp.arange(num_positions), dim)
+
+
+def sinusoids(positions: Num[Array, " T"], dim: int) -> Float[Array, "T D"]:
+    """The same at any positions, such as the times of a diffusion model."""
     if dim % 2:
         raise ValueError(f"{dim=} must be even: sines and cosines come in pairs")
-    angles = jnp.arange(num_positions)[:, None] * _frequencies(dim, 10000.0)
-    return jnp.stack([jnp.sin(angles), jnp.cos(angles)], -1).reshape(num_positions, dim)
+    angles = positions[:, None] * _frequencies(dim, 10000.0)
+    return jnp.stack([jnp.sin(angles), jnp.cos(angles)], -1).reshape(len(positions), dim)
 
 
 def rotary(

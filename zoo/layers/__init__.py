@@ -1,6 +1,7 @@
 """Layers: they own parameters and call `zoo.functional`; nothing else happens in them."""
 
 from zoo.layers.attention import KVCache, MultiHeadAttention
+from zoo.layers.codec import Decoder, Encoder
 from zoo.layers.conv import Conv, ConvTranspose
 from zoo.layers.dropout import Dropout
 from zoo.layers.embed import Embed
@@ -22,8 +23,10 @@ __all__ = [
     "BatchNorm",
     "Conv",
     "ConvTranspose",
+    "Decoder",
     "Dropout",
     "Embed",
+    "Encoder",
     "Experts",
     "FeedForward",
     "GatedFeedForward",

@@ -34,6 +34,13 @@ def check_input(owner: object, x: Array, **axes: int) -> None:
             )
 
 
+def named_axes(shape: tuple[int, ...]) -> dict[str, int]:
+    """The axes of one example, named for `check_input`."""
+    if len(shape) == 3:
+        return dict(zip(("height", "width", "channels"), shape, strict=True))
+    return {f"feature axis {axis}": size for axis, size in enumerate(shape, start=1)}
+
+
 def check_tokens(owner: object, tokens: Array, context: int | None = None) -> None:
     """Raise unless `tokens` is a batch of token numbers, no longer than the context.
 

@@ -17,7 +17,7 @@ from zoo.functional.activation import ACTIVATIONS
 from zoo.functional.init import he_normal
 from zoo.functional.ops import Ops
 from zoo.layers import Dropout, Linear
-from zoo.layers.check import check_choice, check_input, check_positive, check_rate
+from zoo.layers.check import check_choice, check_input, check_positive, check_rate, named_axes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +63,9 @@ class MLP(nnx.Module):
         self, x: Num[Array, "..."], *, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "B num_classes"]:
         """From `[B, *input_shape]` to logits; `rngs` is needed when dropout is on."""
-        check_input(self, x, **_named_axes(self.config.input_shape))
+        check_input(self, x, **named_axes(self.config.input_shape))
         activation = ACTIVATIONS[self.config.activation]
         x = x.reshape(x.shape[0], -1)
         for linear in self.hidden:
             x = self.dropout(activation(linear(x)), rngs=rngs)
         return self.classifier(x)
-
-
-def _named_axes(shape: tuple[int, ...]) -> dict[str, int]:
-    if len(shape) == 3:
-        return dict(zip(("height", "width", "channels"), shape, strict=True))
-    return {f"feature axis {axis}": size for axis, size in enumerate(shape, start=1)}
