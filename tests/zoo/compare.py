@@ -70,6 +70,11 @@ def output_shape(module: nnx.Module, *shape: int) -> tuple[int, ...]:
     return nnx.eval_shape(lambda module, x: module(x), module, x).shape
 
 
+def count_parameters(model: nnx.Module) -> int:
+    """How many numbers a model learns, which may be an abstract one."""
+    return sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
 def by_path(state: Any) -> dict[str, Array]:
     """A state as a dict from dotted path to array."""
     return {

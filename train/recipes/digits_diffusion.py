@@ -20,8 +20,8 @@ RECIPE = Recipe(
     optim=OptimConfig(
         name="adamw", peak_lr=2e-3, schedule="cosine", warmup_steps=100, ema_decay=0.995
     ),
-    steps=4000,
+    steps=3000,
     batch_size=64,
-    eval_every=4000,
+    eval_every=3000,
     eval_batch_size=50,
 )

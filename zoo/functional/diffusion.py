@@ -22,7 +22,7 @@ Rows = Float[Array, " B"]
 
 def cosine_schedule(
     num_steps: int, *, offset: float = 0.008, largest_beta: float = 0.999
-) -> Float[np.ndarray, " T+1"]:
+) -> Float[np.ndarray, " levels"]:
     """ᾱ_0 .. ᾱ_T, with `ᾱ_t = f(t) / f(0)` and `f(t) = cos²((t/T + s) / (1 + s) · π/2)`.
 
     Nichol & Dhariwal 2021, eq. 17. No step forgets more than β = 0.999 of the variance, without
@@ -48,7 +48,7 @@ def denoise(x: Images, noise: Images, alpha_bar: Rows) -> Images:
 
 def posterior(
     image: Images, x: Images, alpha_bar: Rows, alpha_bar_before: Rows
-) -> tuple[Images, Images]:
+) -> tuple[Images, Float[Array, "B ..."]]:
     """Mean and variance of `q(x_s | x_t, x₀)` for s < t (Ho et al. 2020, eq. 6 and 7).
 
         mean = √ᾱ_s (1-α) / (1-ᾱ_t) · x₀ + √α (1-ᾱ_s) / (1-ᾱ_t) · x_t

@@ -221,10 +221,9 @@ class UNet(nnx.Module):
         if self.classes is None and labels is not None:
             raise ValueError("num_classes=None: this U-Net wants no labels")
         time = self.time2(silu(self.time1(sinusoids(TIME_SCALE * t, config.width).astype(x.dtype))))
-        if self.classes is not None:
-            if labels is None:
-                labels = jnp.full(x.shape[0], config.num_classes)
-            time += self.classes(labels).astype(x.dtype)
+        if self.classes is not None and config.num_classes is not None:
+            told = jnp.full(x.shape[0], config.num_classes) if labels is None else labels
+            time += self.classes(told).astype(x.dtype)
         x = self.first(space_to_depth(x, config.patch_size))
         skips = [x]
         for level in self.down:

@@ -11,7 +11,7 @@ from flax import nnx
 import kernels
 import zoo
 from tests.close import assert_close
-from tests.zoo.compare import random, randomized, run
+from tests.zoo.compare import count_parameters, random, randomized, run
 from zoo.functional.ops import Ops
 from zoo.models.gan import GAN, Discriminator, GANConfig, Generator
 
@@ -89,8 +89,7 @@ def test_spectral_norm_bounds_the_slope():
 
 
 def count(config) -> int:
-    model = nnx.eval_shape(lambda: GAN(config, rngs=nnx.Rngs(0)))
-    return sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    return count_parameters(nnx.eval_shape(lambda: GAN(config, rngs=nnx.Rngs(0))))
 
 
 # Every field, another value, and how many more parameters the GAN then has.

@@ -10,7 +10,7 @@ from flax import nnx
 
 import zoo
 from tests.close import assert_close
-from tests.zoo.compare import randomized
+from tests.zoo.compare import count_parameters, randomized
 from zoo.models.llama import Llama, LlamaConfig
 
 CONFIG = LlamaConfig(
@@ -110,9 +110,7 @@ def test_published_sizes(name, size):
         ))
         for layers in (1, 2)
     )  # fmt: skip
-    one, two = (
-        sum(p.size for p in jax.tree.leaves(nnx.state(m, nnx.Param))) for m in (shallow, deep)
-    )
+    one, two = (count_parameters(m) for m in (shallow, deep))
     assert one + (config.num_layers - 1) * (two - one) == size
 
 

@@ -10,7 +10,7 @@ from flax import nnx
 import kernels
 import zoo
 from tests.close import assert_close
-from tests.zoo.compare import by_path, random, randomized, weighting
+from tests.zoo.compare import by_path, count_parameters, random, randomized, weighting
 from zoo.functional.ops import Ops
 from zoo.models.lstm import (
     LSTMClassifier,
@@ -203,7 +203,7 @@ def test_every_field_changes_the_model(model_class, field, value, count):
     config = dataclasses.replace(SMALL[model_class], **{field: value})
     model = nnx.eval_shape(lambda: zoo.build(config, rngs=nnx.Rngs(0)))
     assert config != SMALL[model_class]
-    assert sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param))) == count
+    assert count_parameters(model) == count
 
 
 @MODELS
@@ -231,7 +231,7 @@ def test_forget_bias_raises_the_forget_gates(model_class):
 def test_documented_parameter_counts(name, parameters):
     """Zaremba et al. 2014 do not print theirs; 20 and 66 million are those usually cited."""
     model = nnx.eval_shape(lambda: zoo.create(name, rngs=nnx.Rngs(0)))
-    assert sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param))) == parameters
+    assert count_parameters(model) == parameters
 
 
 def test_configs_take_what_the_data_decide():

@@ -9,7 +9,7 @@ from flax import nnx
 
 import zoo
 from tests.close import assert_close
-from tests.zoo.compare import output_shape, random, randomized, run
+from tests.zoo.compare import count_parameters, output_shape, random, randomized, run
 from zoo.functional.activation import ACTIVATIONS
 from zoo.models.convnet import ConvNet, ConvNetConfig
 from zoo.models.linear import (
@@ -176,7 +176,7 @@ def test_the_table_of_changes_names_every_field():
 def test_every_field_changes_the_model(model_class, field, value, count):
     def parameters(config):
         model = nnx.eval_shape(lambda: zoo.build(config, rngs=nnx.Rngs(0)))
-        return sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param)))
+        return count_parameters(model)
 
     before = SMALL[model_class][0]
     after = dataclasses.replace(before, **{field: value})

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from flax import nnx
 
 import zoo
 from tests.close import assert_close
-from tests.zoo.compare import randomized
+from tests.zoo.compare import count_parameters, randomized
 from zoo.models.word2vec import SkipGram, SkipGramConfig
 
 SMALL = SkipGramConfig(vocab_size=9, dim=4)
@@ -65,7 +64,7 @@ def test_it_starts_as_the_authors_program_does():
 def test_every_field_changes_the_model(field, value, count):
     config = dataclasses.replace(SMALL, **{field: value})
     model = nnx.eval_shape(lambda: zoo.build(config, rngs=nnx.Rngs(0)))
-    assert sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param))) == count
+    assert count_parameters(model) == count
     assert {f.name for f in dataclasses.fields(SkipGramConfig)} == {"vocab_size", "dim"}
 
 
