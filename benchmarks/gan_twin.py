@@ -3,7 +3,8 @@
     python -m benchmarks twin --seeds 0 1 2
 
 The noise and the shifts are PyTorch's own draws, so that two runs agree in what they reach and not
-in their numbers. Both are measured by the same code with the same latents.
+in their numbers. Both are measured by the same code with the same latents. The twin trains on a GPU
+where PyTorch finds one.
 """
 
 import dataclasses
@@ -30,6 +31,7 @@ from train.result import device, write_json
 
 RECIPE = "digits-gan"
 FILE = "digits-gan-twin.json"
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def compare(seeds: Sequence[int], console: Console, results: Path = RESULTS) -> Path:
@@ -45,7 +47,7 @@ def compare(seeds: Sequence[int], console: Console, results: Path = RESULTS) -> 
         "commit": commit,
         "recipe": RECIPE,
         "torch": torch.__version__,
-        "device": device(),
+        "device": torch.cuda.get_device_name() if DEVICE.type == "cuda" else device(),
         "seeds": runs,
         "mean": statistics.fmean(run["metrics"][RECIPES[RECIPE].metric] for run in runs.values()),
     }
@@ -63,6 +65,7 @@ def train(recipe: Recipe, seed: int, console: Console) -> dict[str, Any]:
     for name, twin in (("generator", generator), ("discriminator", discriminator)):
         flat = nnx.to_flat_state(nnx.state(objects[name]))
         twin.load({"/".join(map(str, path)): np.array(v[...]) for path, v in flat})
+        twin.to(DEVICE)
     average = torch.optim.swa_utils.AveragedModel(
         generator,
         multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.optim.ema_decay or 0.0),
@@ -77,10 +80,10 @@ def train(recipe: Recipe, seed: int, console: Console) -> dict[str, Any]:
     batches = train_batches(task.data.train, batch_size=recipe.batch_size, seed=seed)
     start = time.perf_counter()
     for step in range(1, recipe.steps + 1):
-        pixels = torch.from_numpy(next(batches)["inputs"]).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(next(batches)["inputs"]).to(DEVICE).permute(0, 3, 1, 2)
         real = pixels.float() / 127.5 - 1
         with torch.no_grad():
-            fake = generator(torch.randn(len(real), config.latent_dim))
+            fake = generator(torch.randn(len(real), config.latent_dim, device=DEVICE))
         moves[1].zero_grad()
         torch_gan.discriminator_loss(
             discriminator(shifted(real, game.augment.shift)),
@@ -88,7 +91,7 @@ def train(recipe: Recipe, seed: int, console: Console) -> dict[str, Any]:
         ).backward()
         moves[1].step()
         moves[0].zero_grad()
-        fake = generator(torch.randn(len(real), config.latent_dim))
+        fake = generator(torch.randn(len(real), config.latent_dim, device=DEVICE))
         torch_gan.generator_loss(discriminator(shifted(fake, game.augment.shift))).backward()
         moves[0].step()
         average.update_parameters(generator)
@@ -108,9 +111,13 @@ def shifted(images: torch.Tensor, largest: int) -> torch.Tensor:
         return images
     num, channels, height, width = images.shape
     padded = torch.nn.functional.pad(images, [largest] * 4, value=-1.0)
-    y, x = (torch.randint(0, 2 * largest + 1, (num, 1)) for _ in range(2))
-    rows = (y + torch.arange(height))[:, None, :, None].expand(-1, channels, -1, padded.shape[-1])
-    columns = (x + torch.arange(width))[:, None, None, :].expand(-1, channels, height, -1)
+    y, x = (torch.randint(0, 2 * largest + 1, (num, 1), device=images.device) for _ in range(2))
+    rows = (y + torch.arange(height, device=images.device))[:, None, :, None].expand(
+        -1, channels, -1, padded.shape[-1]
+    )
+    columns = (x + torch.arange(width, device=images.device))[:, None, None, :].expand(
+        -1, channels, height, -1
+    )
     return padded.gather(2, rows).gather(3, columns)
 
 
@@ -120,8 +127,8 @@ def measured(task: Any, generator: torch.nn.Module) -> dict[str, float]:
     judged = jax.jit(task.judged)
 
     def answer(batch):
-        latents = torch.from_numpy(batch["latents"]).flatten(0, 1)
-        images = generator(latents).permute(0, 2, 3, 1).numpy()
+        latents = torch.from_numpy(batch["latents"]).to(DEVICE).flatten(0, 1)
+        images = generator(latents).permute(0, 2, 3, 1).cpu().numpy()
         return judged((images + 1) * 127.5, batch)
 
     return task.summarise(loop.evaluate(answer, task))

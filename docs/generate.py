@@ -38,6 +38,8 @@ MODEL_PAGES |= {"convnet": "ConvNet", "resnet": "ResNet"}
 MODEL_PAGES |= {"lstm": "LSTM", "gpt": "GPT", "llama": "Llama", "bert": "BERT"}
 MODEL_PAGES |= {"seq2seq": "LSTM encoder-decoder", "transformer": "Encoder-decoder Transformer"}
 MODEL_PAGES |= {"word2vec": "Word vectors", "gan": "GAN"}
+MODEL_PAGES |= {"autoencoder": "Autoencoder", "vae": "Variational autoencoder"}
+MODEL_PAGES |= {"diffusion": "Diffusion"}
 # The parts that a model is made of, by the names of the files that test them.
 TESTED_BY = {
     "linear": (
@@ -110,6 +112,35 @@ TESTED_BY = {
         "conv",
         "conv_transpose",
         "norm",
+    ),
+    "autoencoder": (
+        "autoencoder",
+        "codec",
+        "reconstruction",
+        "torch_layers",
+        "conv",
+        "conv_transpose",
+        "activation",
+    ),
+    "vae": (
+        "vae",
+        "codec",
+        "variational",
+        "generative_metrics",
+        "digit_judge",
+        "losses",
+        "torch_layers",
+        "conv_transpose",
+    ),
+    "diffusion": (
+        "diffusion",
+        "resize",
+        "attention",
+        "norm",
+        "conv",
+        "torch_layers",
+        "generative_metrics",
+        "digit_judge",
     ),
 }
 

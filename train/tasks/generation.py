@@ -309,7 +309,7 @@ class Generation(Task):
         if label is not None and not self.is_conditional:
             raise UserError(
                 f"--label {label}: recipe {self.recipe.name!r} knows of no classes; leave it out, "
-                "or train digits-cgan"
+                f"or train with --model.num-classes {NUM_CLASSES}"
             )
         if label is not None and not 0 <= label < NUM_CLASSES:
             raise UserError(f"--label {label}: classes are 0 to {NUM_CLASSES - 1}")

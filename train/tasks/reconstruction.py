@@ -2,7 +2,7 @@
 
     L = E ‖x̂(x + noise · ε) - x‖² / D,   ε ~ N(0, I)
 
-With noise it learns to take noise away (Vincent et al. 2008), though it is measured without.
+With noise it learns to take noise away (Vincent et al. 2010), though it is measured without.
 """
 
 from dataclasses import dataclass, field
@@ -128,5 +128,5 @@ def square_errors(told: Float[Array, "B *I"], inputs: Float[Array, "B *I"]) -> F
 
 
 def to_pixels(told: Float[Array, "B *I"]) -> Array:
-    """0 to 1 as whole numbers from 0 to 255."""
-    return jnp.round(told * 255).astype(jnp.uint8)
+    """0 to 1 as whole numbers from 0 to 255, and what lies beyond as black or white."""
+    return jnp.round(jnp.clip(told, 0, 1) * 255).astype(jnp.uint8)

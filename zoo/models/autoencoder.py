@@ -1,13 +1,14 @@
 """Autoencoder (Hinton & Salakhutdinov 2006): through a narrow code and back.
 
-    code = E(x),   x̂ = σ(D(code)),   trained to make ‖x̂ - x‖² small
+    code = E(x),   x̂ = D(code),   trained to make ‖x̂ - x‖² small
 
 E is convolutions of stride 2, then dense layers, and D is their mirror image (`zoo.layers.codec`);
 without convolutions both are dense, as in the paper. Fed with x + noise while x is wanted, it is a
-denoising autoencoder (Vincent et al. 2008).
+denoising autoencoder (Vincent et al. 2010).
 
 Differs from the paper: layers are trained together from random weights, where the paper trained
-them one by one before, and the units are relus.
+them one by one before; the units are relus and the output is linear, where the paper's are
+logistic: with the squared error, a logistic output that is sure of black hardly learns of white.
 """
 
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from dataclasses import dataclass, replace
 from flax import nnx
 from jaxtyping import Array, Float, Num
 
-from zoo.functional.activation import ACTIVATIONS, sigmoid
+from zoo.functional.activation import ACTIVATIONS
 from zoo.functional.ops import Ops
 from zoo.layers import Decoder, Encoder, Linear
 from zoo.layers.check import check_choice, check_input, check_positive, named_axes
@@ -26,7 +27,7 @@ from zoo.layers.codec import check_halvings
 class AutoencoderConfig:
     """Sizes of an encoder; the decoder mirrors them."""
 
-    input_shape: tuple[int, ...] = (28, 28, 1)  # of one example, whose values lie in [0, 1]
+    input_shape: tuple[int, ...] = (28, 28, 1)  # of one example
     code_dim: int = 32
     conv_dims: tuple[int, ...] = (32, 64)  # channels; each convolution halves the side
     hidden_dims: tuple[int, ...] = ()  # widths of dense layers between convolutions and code
@@ -69,7 +70,7 @@ class Autoencoder(nnx.Module):
         self.decoder = Decoder(config.code_dim, *sizes, rngs=rngs, ops=ops)
 
     def __call__(self, x: Num[Array, "..."]) -> Float[Array, "B *I"]:
-        """From `[B, *input_shape]` in [0, 1] to what the code tells of it."""
+        """From `[B, *input_shape]` to what the code tells of it."""
         return self.decode(self.encode(x))
 
     def encode(self, x: Num[Array, "..."]) -> Float[Array, "B code_dim"]:
@@ -78,5 +79,5 @@ class Autoencoder(nnx.Module):
         return self.to_code(self.encoder(x))
 
     def decode(self, code: Float[Array, "B code_dim"]) -> Float[Array, "B *I"]:
-        """What codes stand for, in [0, 1]."""
-        return sigmoid(self.decoder(code))
+        """What codes stand for."""
+        return self.decoder(code)

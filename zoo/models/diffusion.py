@@ -66,8 +66,9 @@ class UNetConfig:
         fewest = self.patch_size * 2 ** (len(self.multipliers) - 1)
         if self.image_size % fewest:
             raise ValueError(
-                f"image_size={self.image_size} is cut in squares of {self.patch_size} and halved "
-                f"{len(self.multipliers) - 1} times: it must be a multiple of {fewest}"
+                f"image_size={self.image_size} must be a multiple of {fewest}: "
+                f"patch_size={self.patch_size}, and {len(self.multipliers)} levels, each half the "
+                "one before"
             )
         for name, parts in (("num_groups", self.num_groups), ("num_heads", self.num_heads)):
             if self.width % parts:

@@ -36,7 +36,6 @@ def test_all_passes_through_the_code():
     code = model.encode(x)
     assert code.shape == (4, 5)
     assert_close(model.decode(code), model(x))
-    assert jnp.all((model(x) > 0) & (model(x) < 1))
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_for_data():
         ({"num_classes": 0}, "num_classes=0 must be at least 1"),
         ({"dropout_rate": 1.0}, "dropout_rate=1.0 must lie in"),
         ({"attention": (True,)}, r"attention=\(True,\) has 1 entries for 2 levels"),
-        ({"image_size": 10}, "image_size=10 is cut in squares of 2 and halved 1 times"),
+        ({"image_size": 10}, "image_size=10 must be a multiple of 4: patch_size=2, and 2 levels"),
         ({"num_groups": 3}, "num_groups=3 must divide width=4"),
         ({"num_heads": 3}, "num_heads=3 must divide width=4"),
     ],
