@@ -212,15 +212,22 @@ def _result_row(context: Context, name: str, row: Row) -> list[str]:
         return [*about, NOT_RECORDED, f"{sign} {row.threshold}", "", ""]
     value = number(result.get("mean", result["metrics"][f"eval/{result['metric']}"]))
     seeds = f" (mean of {len(result['seeds'])} seeds)" if "seeds" in result else ""
-    missed = "" if result["passed"] else " (missed)"
-    baseline = result["baseline"]
+    baseline, (threshold, passed) = result["baseline"], judged(row, result)
+    missed = "" if passed else " (missed)"
     return [
         *about,
         f"**{value}**{seeds}{missed}",
-        f"{sign} {number(result['threshold'])}",
+        f"{sign} {number(threshold)}",
         f"{number(baseline['value'])} ({baseline['name']})" if baseline else "",
         f"{result['seconds']['train']:.0f} s",
     ]
+
+
+def judged(row: Row, result: dict[str, Any]) -> tuple[float | None, bool | None]:
+    """Today's threshold for a recorded run, which may be older, and whether the run meets it."""
+    baseline = result["baseline"] and result["baseline"]["value"]
+    metrics = {key.removeprefix("eval/"): value for key, value in result["metrics"].items()}
+    return row.threshold_value(baseline), row.passed(metrics, baseline)
 
 
 def _recorded_on(context: Context, names: Sequence[str]) -> str:
@@ -269,11 +276,11 @@ def _details(context: Context, name: str) -> str:
         return f"### {name}\n\n{NOT_RECORDED.capitalize()}."
     seconds = ", ".join(f"{phase} {value:.1f} s" for phase, value in result["seconds"].items())
     wait, flops = result.get("data_wait_fraction"), result.get("train_flops")
-    baseline = result["baseline"]
+    baseline, (threshold, passed) = result["baseline"], judged(RECIPES[name], result)
     rows = [
         *((f"`{key}`", number(value)) for key, value in result["metrics"].items()),
-        ("threshold", f"{number(result['threshold'])} on {result['metric']}"),
-        ("passed", {True: "yes", False: "no", None: "nothing to compare with"}[result["passed"]]),
+        ("threshold", f"{number(threshold)} on {result['metric']}"),
+        ("passed", {True: "yes", False: "no", None: "nothing to compare with"}[passed]),
         *([("baseline", f"{number(baseline['value'])}, {baseline['name']}")] if baseline else []),
         ("parameters", f"{result['parameters']:,}"),
         ("steps, seed", f"{result['steps']:,}, {result['seed']}"),

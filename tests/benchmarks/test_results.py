@@ -6,7 +6,9 @@ import json
 import pytest
 
 from benchmarks import results
+from benchmarks.record import RESULTS
 from benchmarks.report import markdown
+from train.recipes import RECIPES
 
 SUMMARY = {"median": 2.0, "p10": 1.0, "p90": 3.0, "count": 30}
 FIGURES = {
@@ -41,6 +43,32 @@ ENTRY = {
     "competitors": {"ours": FIGURES, "flax.nnx": FIGURES | {"peak_share": None}},
     "promises": [{"text": "it is fast", "kept": False, "figure": "0.5x"}],
 }
+
+
+RECORDED = sorted(path.stem for path in RESULTS.glob("*.json") if path.stem in RECIPES)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_recorded_run_meets_today_s_threshold(name):
+    """Whatever the threshold was on the day of the run."""
+    result = json.loads((RESULTS / f"{name}.json").read_text())
+    assert result["recipe"] == name
+    metrics = {key.removeprefix("eval/"): value for key, value in result["metrics"].items()}
+    assert RECIPES[name].passed(metrics, result["baseline"]["value"]) is True
+
+
+def test_digits_gan_is_held_against_its_pytorch_twin():
+    """Mean of three seeds against mean of three seeds, and each run against their threshold."""
+    ours, twin = (
+        json.loads((RESULTS / name).read_text())
+        for name in ("digits-gan.json", "digits-gan-twin.json")
+    )
+    scores = [run["metrics"]["digit_fid"] for run in twin["seeds"].values()]
+    assert set(ours["seeds"]) == set(twin["seeds"]) == {"0", "1", "2"}
+    assert twin["mean"] == pytest.approx(sum(scores) / 3)
+    assert ours["mean"] == pytest.approx(sum(ours["seeds"].values()) / 3)
+    assert ours["mean"] <= 1.1 * twin["mean"]
+    assert RECIPES["digits-gan"].threshold == round(1.1 * twin["mean"], 1)
 
 
 def test_written_and_read(tmp_path):

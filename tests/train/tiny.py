@@ -24,6 +24,7 @@ _PAIRS = (
     "--data.max-tokens 24 --data.max-target-tokens 16"
 )
 _SMALL_TRANSFORMER = "--model.num-layers 2 --model.num-heads 2 --model.dim 16 --model.hidden-dim 32"
+_SMALL_CODEC = "--model.conv-dims 4 6 --model.hidden-dims 16"
 _SMALL_GAN = "--model.width 4 --model.latent-dim 6 --task.samples-per-image 2"
 _FIELDS = {
     "linear-diabetes": f"{_SHORT} --batch-size 50",
@@ -33,6 +34,13 @@ _FIELDS = {
     "digits-resnet": f"{_DIGITS} --model.stage-sizes 1 1 --model.width 4",
     "digits-gan": f"{_DIGITS} {_SMALL_GAN}",
     "digits-cgan": f"{_DIGITS} {_SMALL_GAN}",
+    "digits-wgan-gp": f"{_DIGITS} {_SMALL_GAN} --task.discriminator-steps 2",
+    "digits-autoencoder": f"{_DIGITS} {_SMALL_CODEC} --model.code-dim 5",
+    "digits-vae": f"{_DIGITS} {_SMALL_CODEC} --model.latent-dim 5 --task.samples-per-image 2",
+    "digits-diffusion": (
+        f"{_DIGITS} --model.width 4 --model.num-groups 2 --model.multipliers 1 "
+        "--model.attention False --task.samples-per-image 2 --task.sample-steps 2"
+    ),
     "vowels-lstm": f"{_SHORT} --batch-size 10 --eval-batch-size 40 --model.hidden-dims 6 4",
     "sentiment-lstm": (
         f"{_SHORT} --batch-size 10 --eval-batch-size 20 --model.lstm-dim 6 --model.embed-dim 4 "

@@ -109,7 +109,7 @@ class Reconstruction(Network):
     def sample(self, objects: Objects, request: SampleRequest) -> list[dict[str, Any]]:
         rows = self.held_out(request)
         inputs = self.data.eval.arrays()["inputs"][rows]
-        told = np.asarray(self.predict(objects, inputs)["reconstruction"])
+        told = np.asarray(self.predict(objects, jnp.asarray(inputs))["reconstruction"])
         if request.out:
             self._pairs(inputs, told).savefig(request.out)
         errors = np.mean(
