@@ -14,6 +14,23 @@ def markdown(entries: dict[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+RIVALS = {"flax.nnx": "stock `flax.nnx`", "torch": "PyTorch", "torch.compile": "`torch.compile`"}
+
+
+def ratios(entries: dict[str, Any]) -> str:
+    """One row an entry that stock Flax was measured in, with how many times as long others take."""
+    rows = []
+    for entry in entries.values():
+        others = {
+            name: figures["ratio"]["median"] for name, figures in entry["competitors"].items()
+        }
+        if "flax.nnx" in others:
+            cells = [f"{others[name]:.2f}x" if name in others else "" for name in RIVALS]
+            rows.append(f"| {entry['summary'].rstrip('.')} | {' | '.join(cells)} |")
+    head = f"| the same work by | {' | '.join(RIVALS.values())} |\n|---|---:|---:|---:|"
+    return "\n".join([head, *rows])
+
+
 def _overview(entries: dict[str, Any]) -> str:
     against: dict[str, list[float]] = {}
     for entry in entries.values():

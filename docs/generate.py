@@ -303,13 +303,25 @@ def _seeds(result: dict[str, Any]) -> str:
 
 def speed(context: Context) -> str:
     """The measurements of `python -m benchmarks run`."""
+    from benchmarks.report import markdown
+
+    return _measured(context, markdown)
+
+
+def ratios(context: Context) -> str:
+    """Of these, how many times as long stock Flax and PyTorch take."""
+    from benchmarks.report import ratios
+
+    return _measured(context, ratios)
+
+
+def _measured(context: Context, write: Callable[[dict[str, Any]], str]) -> str:
     path = context.results / "bench.json"
     if not path.is_file():
         return f"{NOT_RECORDED.capitalize()}."
-    from benchmarks.report import markdown
     from benchmarks.results import read
 
-    return markdown(read(path))
+    return write(read(path))
 
 
 # --- What the code says about itself --------------------------------------------------------
@@ -455,6 +467,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "embedded": embedded,
     "fields": fields,
     "models": models,
+    "ratios": ratios,
     "results": results,
     "speed": speed,
     "status": status,

@@ -22,6 +22,11 @@ Sync = Callable[[Any], Any]
 Loss = Callable[[nnx.Module, Batch, Array], tuple[Float[Array, ""], Metrics]]
 
 
+def training_view(model: Any, sync: Sync) -> Any:
+    """A view in which dropout drops and norms take the batch's own moments, through ``sync``."""
+    return nnx.view(model, deterministic=False, sync=sync, raise_if_not_found=False)
+
+
 def value_and_grad(
     loss: Loss,
     model: nnx.Module,

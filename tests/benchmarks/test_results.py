@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import results
 from benchmarks.record import RESULTS
-from benchmarks.report import markdown
+from benchmarks.report import markdown, ratios
 from train.recipes import RECIPES
 
 SUMMARY = {"median": 2.0, "p10": 1.0, "p90": 3.0, "count": 30}
@@ -124,3 +124,11 @@ def test_report():
     assert "busy with other programs" in text
     assert text.count("A quick run") == 1
     assert "commit 0123456789ab-changed" in text
+
+
+def test_ratios_of_what_stock_flax_was_measured_in():
+    rivals = {"torch": FIGURES | {"ratio": SUMMARY | {"median": 0.5}}}
+    entries = {"a": ENTRY, "b": ENTRY | {"competitors": rivals}}
+    assert ratios(entries).splitlines()[2:] == ["| A sum | 2.00x |  |  |"]
+    entries["a"] = ENTRY | {"competitors": ENTRY["competitors"] | rivals}
+    assert ratios(entries).splitlines()[2:] == ["| A sum | 2.00x | 0.50x |  |"]

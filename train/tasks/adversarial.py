@@ -24,7 +24,7 @@ from train import losses
 from train.config import Recipe
 from train.data.augment import check_sizes
 from train.errors import UserError
-from train.gradient import Batch, Metrics, Sync, value_and_grad
+from train.gradient import Batch, Metrics, Sync, training_view, value_and_grad
 from train.optim import Optimizer
 from train.step import Objects
 from train.tasks.generation import Gallery, Generation, GenerationConfig
@@ -119,8 +119,7 @@ class Adversarial(Generation):
     def move_discriminator(self, objects: Objects, batch: Batch, sync: Sync) -> Metrics:
         """One step of the discriminator on a piece of the batch; ``train/loss`` is its loss."""
         generator, discriminator = (
-            nnx.view(objects[name], deterministic=False, sync=sync, raise_if_not_found=False)
-            for name in ("generator", "discriminator")
+            training_view(objects[name], sync) for name in ("generator", "discriminator")
         )
         real = self.from_pixels(batch["inputs"])
         labels = self.labels(batch)
@@ -139,10 +138,7 @@ class Adversarial(Generation):
 
     def move_generator(self, objects: Objects, batch: Batch, sync: Sync) -> Metrics:
         """One step of the generator against the discriminator as it is now."""
-        discriminator = nnx.view(
-            objects["discriminator"], deterministic=False, sync=sync, raise_if_not_found=False
-        )
-        graphdef, state = nnx.split(discriminator)
+        graphdef, state = nnx.split(training_view(objects["discriminator"], sync))
         state = optax.tree.cast(state, self.recipe.compute_dtype)
 
         def loss(generator, batch, key):
@@ -156,9 +152,7 @@ class Adversarial(Generation):
         latents = self.latents(objects, len(batch["inputs"]))
         metrics, grads = value_and_grad(
             loss,
-            nnx.view(
-                objects["generator"], deterministic=False, sync=sync, raise_if_not_found=False
-            ),
+            training_view(objects["generator"], sync),
             _present(latents=latents, labels=labels),
             objects["rngs"].augment(),
             sync=sync,

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from train.errors import UserError
-from train.gradient import Batch, Metrics, Sync, value_and_grad
+from train.gradient import Batch, Metrics, Sync, training_view, value_and_grad
 from train.optim import Optimizer
 from train.step import Objects
 from train.task import SampleRequest, Task
@@ -39,7 +39,7 @@ class Network(Task):
         lr = optimizer.learning_rate()
         metrics, grads = value_and_grad(
             self.loss,
-            nnx.view(model, deterministic=False, sync=sync, raise_if_not_found=False),
+            training_view(model, sync),
             self.prepare(objects, batch),
             objects["rngs"].dropout(),
             sync=sync,
