@@ -73,6 +73,7 @@ def in_order(values, parts: tuple[str, ...]) -> list[np.ndarray]:
 
 
 def _use(layer: str) -> tuple[bool, str]:
+    """Sorts convolutions before dense layers in an encoder, and after them in a decoder."""
     encodes = layer.startswith("encoder")
     return (".hidden" in layer) == encodes, layer
 
