@@ -133,7 +133,7 @@ class Gensim:
     def __init__(self, arrays: Arrays):
         from gensim.models import Word2Vec
 
-        from train.baselines import gensim_settings
+        from train.text_baselines import gensim_settings
 
         chosen = recipe()
         words = arrays["words"].tolist()

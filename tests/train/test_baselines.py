@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from tests.close import assert_close
-from train.baselines import _ngram_probabilities, gaussian_digits
+from train.baselines import gaussian_digits
 from train.data import Dataset
 from train.data.dataset import ArraySource
+from train.text_baselines import _ngram_probabilities
 
 
 @pytest.mark.parametrize("order", [1, 2, 4])

@@ -62,7 +62,7 @@ def test_the_first_guess_is_the_frequency_of_each_word(built):
 
 
 def test_the_unigram_baseline(built):
-    from train.baselines import unigram
+    from train.text_baselines import unigram
 
     task, _ = built
     counts = np.ones(task.data.tokenizer.get_vocab_size())

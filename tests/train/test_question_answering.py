@@ -12,11 +12,11 @@ from flax import nnx
 import kernels
 from tests.train import tiny
 from train import metrics
-from train.baselines import sliding_window
 from train.cli import main
 from train.data.answered_text import FIRST, LAST, Question
 from train.tasks import make_task
 from train.tasks.question_answering import QuestionAnswering, QuestionAnsweringConfig
+from train.text_baselines import sliding_window
 
 pytestmark = pytest.mark.usefixtures("two_buckets")
 

@@ -16,11 +16,11 @@ from rich.console import Console
 from tests.close import assert_close
 from tests.train import tiny
 from train import loop
-from train.baselines import copied_source, first_words
 from train.cli import main
 from train.metrics import bleu, rouge_l
 from train.runfolder import RunFolder
 from train.tasks.sequence_to_sequence import SequenceToSequenceConfig
+from train.text_baselines import copied_source, first_words
 
 RECIPES = ("translate-en-es", "translate-lstm")
 pytestmark = pytest.mark.usefixtures("two_buckets")

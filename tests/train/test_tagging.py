@@ -12,7 +12,7 @@ from flax import nnx
 import kernels
 from tests.train import tiny
 from tests.train.data.folders import F, write_set
-from train import baselines, metrics
+from train import metrics, text_baselines
 from train.cli import main
 from train.data import TaggedTextConfig
 from train.data.tagged_text import load_tagged_text
@@ -109,7 +109,7 @@ def test_the_baseline_knows_words_only(tmp_path):
     tags = [[3, 0], [3, 0], [3, 0], [0, 3]]
     folder = tagged(tmp_path, [*sentences, ["eat", "bread", "now"]], [*tags, [3, 0, 3]])
     data = load_tagged_text(TaggedTextConfig(name="tfds:tiny", data_dir=folder, tokenizer="word"))
-    assert baselines.frequent_tags(data).value == 1.0
+    assert text_baselines.frequent_tags(data).value == 1.0
     assert data.frames == () and data.cleaning.train_in_eval == 1
 
 

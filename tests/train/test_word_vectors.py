@@ -14,7 +14,7 @@ import zoo
 from tests.close import assert_close
 from tests.train import tiny
 from tests.zoo.compare import random
-from train import baselines, figures, loop, word_scores
+from train import figures, loop, text_baselines, word_scores
 from train.cli import main
 from train.data import embedded
 from train.data.words import Vocabulary
@@ -166,7 +166,7 @@ def test_scores_are_those_of_gensim(tmp_path):
 
 
 def test_gensim_learns_the_same_words_twice_alike(task):
-    first, again = (baselines.gensim_vectors(task.data, task.recipe) for _ in range(2))
+    first, again = (text_baselines.gensim_vectors(task.data, task.recipe) for _ in range(2))
     assert first.shape == (len(task.data.vocabulary), 8)
     assert np.array_equal(first, again)
 

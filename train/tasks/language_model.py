@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 import zoo
-from train import baselines
+from train import text_baselines
 from train.config import Recipe
 from train.data import tokenizer
 from train.data.text import RunningText, load_text
@@ -88,7 +88,7 @@ class LanguageModel(TextTask):
     def baseline(self, folder: Path) -> Baseline | None:
         if self.config.baseline == "none":
             return None
-        return baselines.interpolated_ngram(self.data, order=4)
+        return text_baselines.interpolated_ngram(self.data, order=4)
 
     def predict(self, objects: Objects, inputs: jax.Array) -> dict[str, jax.Array]:
         logits = self.trained(objects)(inputs)[:, -1].astype(jnp.float32)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from train import baselines
+from train import text_baselines
 from train.config import Recipe
 from train.data import tokenizer
 from train.data.masking import Masked, mask_words
@@ -133,7 +133,7 @@ class MaskedWords(TextTask):
         }
 
     def baseline(self, folder: Path) -> Baseline | None:
-        return None if self.config.baseline == "none" else baselines.unigram(self.data)
+        return None if self.config.baseline == "none" else text_baselines.unigram(self.data)
 
     def predict(self, objects: Objects, inputs: jax.Array) -> dict[str, jax.Array]:
         """The likeliest word at every place of token rows [B, T], and its probability."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from train import baselines, metrics
+from train import metrics, text_baselines
 from train.config import Recipe
 from train.data import tokenizer
 from train.data.answered_text import FIRST, LAST, AnsweredText, load_answered_text
@@ -152,7 +152,7 @@ class QuestionAnswering(TextTask):
         return [texts[:NUM_BEST] or [""] for texts in ranked]
 
     def baseline(self, folder: Path) -> Baseline | None:
-        return None if self.config.baseline == "none" else baselines.sliding_window(self.data)
+        return None if self.config.baseline == "none" else text_baselines.sliding_window(self.data)
 
     def sections(self, objects: Objects, outputs: Outputs) -> list[Section]:
         found = self._answers(outputs, np.arange(len(self.data.eval)))

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 import zoo
-from train import baselines
+from train import baselines, text_baselines
 from train.config import Recipe
 from train.data import tokenizer
 from train.data.paired_text import PairedText, load_pairs, mark, marked
@@ -110,9 +110,9 @@ class SequenceToSequence(TextTask):
         if self.config.baseline == "none":
             return None
         if self.config.baseline == "copy":
-            return baselines.copied_source(self.data)
+            return text_baselines.copied_source(self.data)
         if self.config.baseline == "first-words":
-            return baselines.first_words(self.data)
+            return text_baselines.first_words(self.data)
         return baselines.translate_lstm(self.recipe, folder)
 
     def query(self, batch: Any) -> Any:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from train import baselines, metrics
+from train import metrics, text_baselines
 from train.config import Recipe
 from train.data import tokenizer
 from train.data.tagged_text import TaggedText, load_tagged_text
@@ -118,7 +118,9 @@ class Tagging(TextTask):
         return [[self.data.tags[tag] for tag in row[:length]] for row, length in rows]
 
     def baseline(self, folder: Path) -> Baseline | None:
-        return None if self.recipe.task.baseline == "none" else baselines.frequent_tags(self.data)
+        if self.recipe.task.baseline == "none":
+            return None
+        return text_baselines.frequent_tags(self.data)
 
     def sections(self, objects: Objects, outputs: Outputs) -> list[Section]:
         target, predicted = (self._names(outputs, name) for name in ("target", "predicted"))

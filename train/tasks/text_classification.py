@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 import zoo
-from train import baselines
+from train import text_baselines
 from train.config import Recipe
 from train.data import tokenizer
 from train.data.labelled_text import LabelledText, load_labelled_text
@@ -60,7 +60,7 @@ class TextClassification(TextTask, SequenceClassification):
     def baseline(self, folder: Path) -> Baseline | None:
         if self.recipe.task.baseline == "none":
             return None
-        return baselines.tf_idf(self.data)
+        return text_baselines.tf_idf(self.data)
 
     def mistakes(self, rows: np.ndarray, outputs: Outputs) -> list[Section]:
         names, probabilities = self.data.class_names, outputs["probabilities"]

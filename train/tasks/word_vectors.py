@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Int
 
 import zoo
-from train import baselines, figures
+from train import figures, text_baselines
 from train.config import Recipe
 from train.data.words import Draws, WordText, load_words
 from train.errors import UserError
@@ -156,7 +156,7 @@ class WordVectors(Network):
     def baseline(self, folder: Path) -> Baseline | None:
         if self.config.baseline == "none":
             return None
-        vectors = baselines.gensim_vectors(self.data, self.recipe)
+        vectors = text_baselines.gensim_vectors(self.data, self.recipe)
         score = self.questions.scores(vectors)["wordsim_spearman"]
         return Baseline("gensim Word2Vec", score)
 
