@@ -19,7 +19,7 @@ logger = logging.getLogger("kernels")
 # What the choices gain together is measured by `python -m benchmarks run convnet resnet18`.
 CHOICES = {
     "cpu": {
-        "conv": (conv.conv, "1x1 windows and first layers are matrix products"),
+        "conv": (conv.conv, "1x1 windows, first layers and strided windows are matrix products"),
         "conv_transpose": (
             conv_transpose.conv_transpose,
             "one product, and none with the zeros between spread rows",

@@ -27,5 +27,6 @@ SPECS = {
     "resnet18-shortcut": ConvSpec(
         batch=32, size=28, in_dim=64, out_dim=128, window=1, stride=2, pad=0
     ),
+    "dcgan28-halving": ConvSpec(batch=64, size=14, in_dim=64, out_dim=128, window=4, stride=2),
     "resnet50-pointwise": ConvSpec(batch=32, size=14, in_dim=256, out_dim=64, window=1, pad=0),
 }

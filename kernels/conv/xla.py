@@ -3,9 +3,13 @@
 A window of one tap is a dense layer on every stride-th row; XLA's convolution takes several times
 as long for the gradient with respect to such a kernel. With few input channels (a first layer) the
 values under the window are laid side by side, `[B, *J, window · C]`, and one product does the rest:
-forward and gradient take less time than XLA's, which works channel by channel. All others are
-XLA's own convolution, which is at its best with `kernels.compiler_options`.
+forward and gradient take less time than XLA's, which works channel by channel. So they are where a
+stride leaves few copies of each value: forward and gradient take XLA's time, and the gradient of a
+gradient, as a gradient penalty wants it, a seventh of it. All others are XLA's own convolution,
+which is at its best with `kernels.compiler_options`.
 """
+
+import math
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -16,6 +20,7 @@ from zoo.functional import conv as reference
 from zoo.functional.window import Padding, Size, pad_pairs, per_axis, span
 
 FEW_CHANNELS = 4  # a copy of the input for each tap of the window is cheap up to here
+FEW_COPIES = 4  # of each value, where windows overlap less because of strides
 
 
 def conv(
@@ -31,12 +36,13 @@ def conv(
     """`zoo.functional.conv.conv`, and that function itself where a product would not be faster."""
     *window, in_dim, out_dim = kernel.shape
     num_axes = x.ndim - 2
-    pointwise = set(window) == {1}
-    if groups != 1 or x.shape[-1] != in_dim or not (pointwise or in_dim <= FEW_CHANNELS):
+    steps = per_axis(strides, num_axes, "strides")
+    strided = math.prod(steps) > 1 and math.prod(window) <= FEW_COPIES * math.prod(steps)
+    is_product = set(window) == {1} or in_dim <= FEW_CHANNELS or strided
+    if groups != 1 or x.shape[-1] != in_dim or not is_product:
         return reference.conv(
             x, kernel, bias, strides=strides, padding=padding, dilation=dilation, groups=groups
         )
-    steps = per_axis(strides, num_axes, "strides")
     gaps = per_axis(dilation, num_axes, "dilation")
     spans = span(window, gaps)
     pads = tuple(pad_pairs(padding, x.shape[1:-1], spans, steps))

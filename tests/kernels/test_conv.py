@@ -67,12 +67,13 @@ def test_groups_are_the_reference():
     assert_same(partial(conv, groups=2), partial(reference, groups=2), x, kernel)
 
 
-def test_second_derivatives():
+@pytest.mark.parametrize(("in_dim", "window", "stride"), [(3, 3, 1), (6, 4, 2), (6, 3, 2)])
+def test_second_derivatives(in_dim, window, stride):
     """A gradient penalty differentiates a gradient."""
-    x, kernel = random((2, 5, 5, 3), 0), random((3, 3, 3, 4), 1)
+    x, kernel = random((2, 6, 6, in_dim), 0), random((window, window, in_dim, 4), 1)
 
     def penalty(function):
-        inner = jax.grad(lambda x, k: jnp.sum(jnp.sin(function(x, k))))
+        inner = jax.grad(lambda x, k: jnp.sum(jnp.sin(function(x, k, strides=stride))))
         return jax.jit(jax.grad(lambda x, k: jnp.sum(inner(x, k) ** 2), (0, 1)))(x, kernel)
 
     assert_close(penalty(conv), penalty(reference))
