@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Any
 from kernels.memory import keep_freed_memory
 
 if TYPE_CHECKING:
-    from kernels.choice import best, compiler_options, describe
+    from kernels.choice import best, compiler_options, describe, for_second_derivatives
 
-__all__ = ["best", "compiler_options", "describe", "keep_freed_memory"]
+__all__ = [
+    "best",
+    "compiler_options",
+    "describe",
+    "for_second_derivatives",
+    "keep_freed_memory",
+]
 
 
 def __getattr__(name: str) -> Any:

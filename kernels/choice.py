@@ -19,7 +19,7 @@ logger = logging.getLogger("kernels")
 # What the choices gain together is measured by `python -m benchmarks run convnet resnet18`.
 CHOICES = {
     "cpu": {
-        "conv": (conv.conv, "1x1 windows, first layers and strided windows are matrix products"),
+        "conv": (conv.conv, "1x1 windows and first layers are matrix products"),
         "conv_transpose": (
             conv_transpose.conv_transpose,
             "one product, and none with the zeros between spread rows",
@@ -44,6 +44,8 @@ COMPILER_OPTIONS: dict[str, dict[str, str | bool]] = {
     "gpu": {},
     "tpu": {},
 }
+# What to put in the place of a choice where gradients are differentiated.
+TWICE_DIFFERENTIATED = {conv.conv: conv.twice_differentiated_conv}
 ALIASES = {"cuda": "gpu", "rocm": "gpu"}
 
 
@@ -59,6 +61,13 @@ def best(platform: str | None = None) -> Ops:
         ValueError: no such platform.
     """
     return _best(_known(platform))
+
+
+def for_second_derivatives(ops: Ops) -> Ops:
+    """`ops` for a step that differentiates a gradient, such as one with a gradient penalty."""
+    used = {field.name: getattr(ops, field.name) for field in dataclasses.fields(ops)}
+    found = {name: TWICE_DIFFERENTIATED.get(function) for name, function in used.items()}
+    return dataclasses.replace(ops, **{name: f for name, f in found.items() if f})
 
 
 def compiler_options(platform: str | None = None) -> dict[str, str | bool]:

@@ -1,5 +1,6 @@
 """Which kernels are chosen, and what is said about it."""
 
+import dataclasses
 import logging
 
 import jax
@@ -10,6 +11,7 @@ from flax import nnx
 import kernels
 import zoo
 from kernels import choice
+from kernels.conv.xla import twice_differentiated_conv
 from tests.close import assert_close
 from tests.kernels.gradients import random
 
@@ -77,3 +79,12 @@ def test_a_whole_model_gives_the_same():
     stock = zoo.create("convnet-32-64", rngs=nnx.Rngs(0))
     fast = zoo.create("convnet-32-64", rngs=nnx.Rngs(0), ops=kernels.best("cpu"))
     assert_close(nnx.jit(fast)(images), nnx.jit(stock)(images), kind="composite")
+
+
+def test_ops_for_second_derivatives():
+    """The kernel that has a better one is replaced, and nothing else, nor what the user chose."""
+    ops = kernels.best("cpu")
+    changed = kernels.for_second_derivatives(ops)
+    assert changed.conv is twice_differentiated_conv
+    assert dataclasses.replace(changed, conv=ops.conv) == ops
+    assert kernels.for_second_derivatives(zoo.Ops()) == zoo.Ops()

@@ -11,13 +11,17 @@ from hypothesis import strategies as st
 
 from kernels.conv import conv
 from kernels.conv.specs import SPECS
+from kernels.conv.xla import twice_differentiated_conv
 from tests.close import assert_close
 from tests.kernels.gradients import assert_same, random
 from zoo.functional.conv import conv as reference
 
+BOTH = pytest.mark.parametrize("conv", [conv, twice_differentiated_conv])
 
+
+@BOTH
 @pytest.mark.parametrize("name", SPECS)
-def test_named_shapes(name):
+def test_named_shapes(name, conv):
     """Each real shape, with a batch of 2 and at most 24 channels: the code path stays the same."""
     spec = SPECS[name]
     spec = dataclasses.replace(
@@ -35,9 +39,10 @@ def test_named_shapes(name):
     )
 
 
+@BOTH
 @settings(max_examples=12, deadline=None)
 @given(data=st.data())
-def test_drawn_shapes(data):
+def test_drawn_shapes(conv, data):
     """Any number of axes, window, stride, padding, dilation and dtype."""
     draw = data.draw
     num_axes = draw(st.integers(1, 3), label="axes")
@@ -67,8 +72,9 @@ def test_groups_are_the_reference():
     assert_same(partial(conv, groups=2), partial(reference, groups=2), x, kernel)
 
 
+@BOTH
 @pytest.mark.parametrize(("in_dim", "window", "stride"), [(3, 3, 1), (6, 4, 2), (6, 3, 2)])
-def test_second_derivatives(in_dim, window, stride):
+def test_second_derivatives(in_dim, window, stride, conv):
     """A gradient penalty differentiates a gradient."""
     x, kernel = random((2, 6, 6, in_dim), 0), random((window, window, in_dim, 4), 1)
 

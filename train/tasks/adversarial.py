@@ -19,6 +19,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+import kernels
 import zoo
 from train import losses
 from train.config import Recipe
@@ -84,12 +85,14 @@ class Adversarial(Generation):
                 f"task.discriminator_steps={config.discriminator_steps} times "
                 f"num_microbatches={recipe.num_microbatches} must divide it"
             )
-        if (config.gradient_penalty or config.r1_penalty) and model.norm == "batch":
+        has_penalty = bool(config.gradient_penalty or config.r1_penalty)
+        if has_penalty and model.norm == "batch":
             raise UserError(
                 "a penalty is of each image's gradient, which batch norm mixes with the others': "
                 "with task.gradient_penalty or task.r1_penalty use --model.norm layer or none"
             )
-        gan = zoo.build(model, rngs=rngs, ops=self.ops)
+        ops = kernels.for_second_derivatives(self.ops) if has_penalty else self.ops
+        gan = zoo.build(model, rngs=rngs, ops=ops)
         optim, steps = recipe.optim, recipe.steps
         critic_optim = dataclasses.replace(
             optim, peak_lr=optim.peak_lr * config.discriminator_lr, ema_decay=None
