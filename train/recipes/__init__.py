@@ -161,7 +161,7 @@ RECIPES: dict[str, Row] = {
         metric="digit_fid",
         direction="min",
         threshold=Relative(),
-        seconds=600,
+        seconds=1000,
         least={"smallest_class_share": 0.03},
     ),
     "digits-autoencoder": Row(
