@@ -111,12 +111,13 @@ class Variational(GenerativeNetwork):
 
     def sections(self, objects: Objects, outputs: Outputs) -> list[Section]:
         real = self.data.eval.arrays()["inputs"]
+        evenly = np.linspace(0, len(real) - 1, NUM_SHOWN).astype(int)  # digits stand in order
         return [
             Section(
                 "Digits told by their codes",
                 "Above held-out digits, below what is made of one code of each.",
                 figures.image_rows_figure(
-                    np.stack([real[:NUM_SHOWN], outputs["told"][:NUM_SHOWN]]),
+                    np.stack([real[evenly], outputs["told"][evenly]]),
                     ("held out", "told"),
                 ),
             ),
