@@ -14,6 +14,12 @@ def mean_squared_error(
     return jnp.mean(jnp.square(predicted.astype(jnp.float32) - target))
 
 
+def square_errors(told: Float[Array, "B *I"], wanted: Float[Array, "B *I"]) -> Float[Array, " B"]:
+    """``1/n ‖x̂ - x‖²`` of each row of n numbers, in float32."""
+    square = jnp.square(told.astype(jnp.float32) - wanted.astype(jnp.float32))
+    return jnp.mean(square, axis=range(1, square.ndim))
+
+
 def negative_sampling(
     scores: Float[Array, "*B"], noise: Float[Array, "*B K"]
 ) -> Float[Array, "*B"]:

@@ -15,7 +15,8 @@ from tests.train import tiny
 from train import baselines, loop
 from train.cli import main
 from train.errors import UserError
-from train.tasks.reconstruction import ReconstructionConfig, square_errors
+from train.losses import square_errors
+from train.tasks.reconstruction import ReconstructionConfig
 
 NAME = "digits-autoencoder"
 

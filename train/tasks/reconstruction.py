@@ -20,6 +20,7 @@ from train import baselines, figures
 from train.data import AugmentConfig
 from train.data.augment import augment, check_sizes
 from train.gradient import Batch, Metrics
+from train.losses import square_errors
 from train.report import Section
 from train.step import Objects
 from train.task import Baseline, Outputs, SampleRequest
@@ -119,12 +120,6 @@ class Reconstruction(Network):
             {"example": int(row), "mse": float(error)}
             for row, error in zip(rows, errors, strict=True)
         ]
-
-
-def square_errors(told: Float[Array, "B *I"], inputs: Float[Array, "B *I"]) -> Float[Array, " B"]:
-    """``1/D ‖x̂ - x‖²`` of each row, in float32."""
-    square = jnp.square(told.astype(jnp.float32) - inputs.astype(jnp.float32))
-    return jnp.mean(square, axis=range(1, square.ndim))
 
 
 def to_pixels(told: Float[Array, "B *I"]) -> Array:

@@ -78,7 +78,7 @@ class Variational(GenerativeNetwork):
             **super().eval_step(objects, batch),
             "likelihood": likelihood,
             "divergence": divergence,
-            "square_error": jnp.mean(jnp.square(told - images).astype(jnp.float32), axis=(1, 2, 3)),
+            "square_error": losses.square_errors(told, images),
             "told": jnp.round(self.to_pixels(told)).astype(jnp.uint8),
         }
 
