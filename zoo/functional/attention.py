@@ -8,19 +8,51 @@ key/value heads than query heads, each serves N / K neighbouring query heads (Ai
 """
 
 import math
+from dataclasses import dataclass, field
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 Queries = Float[Array, "B T N H"]
 Keys = Float[Array, "B S K H"]
-Mask = Bool[Array, "#B #N #T S"]  # True where a query may look
+Visible = Bool[Array, "#B #N #T S"]  # True where a query may look
 Bias = Float[Array, "#B #N #T S"]
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Mask:
+    """Which keys a query may look at, told by rules that must all hold.
+
+    From rules a kernel sees what it may leave out, and needs no array of T·S truth values.
+    """
+
+    causal: bool = field(default=False, metadata={"static": True})  # no key after the query
+    lengths: Int[Array, " B"] | None = None  # of each row's keys; what lies beyond is padding
+    segments: tuple[Int[Array, "B T"], Int[Array, "B S"]] | None = None  # equal numbers only
+
+    def array(self, num_queries: int, num_keys: int) -> Visible:
+        """The rules written out; query t and key t stand at the same place."""
+        queries, keys = jnp.arange(num_queries)[:, None], jnp.arange(num_keys)
+        visible = jnp.full((1, 1, num_queries, num_keys), True)
+        if self.causal:
+            visible &= keys <= queries
+        if self.lengths is not None:
+            visible &= keys < self.lengths[:, None, None, None]
+        if self.segments is not None:
+            ours, theirs = self.segments
+            visible &= (ours[:, :, None] == theirs[:, None, :])[:, None]
+        return visible
+
+
 def attention(
-    q: Queries, k: Keys, v: Keys, mask: Mask | None = None, bias: Bias | None = None
+    q: Queries,
+    k: Keys,
+    v: Keys,
+    mask: Mask | Visible | None = None,
+    bias: Bias | None = None,
 ) -> Queries:
     """Each query's average of the values, weighted by how well its key fits.
 
@@ -31,7 +63,7 @@ def attention(
 
 
 def attention_weights(
-    q: Queries, k: Keys, mask: Mask | None = None, bias: Bias | None = None
+    q: Queries, k: Keys, mask: Mask | Visible | None = None, bias: Bias | None = None
 ) -> Float[Array, "B N T S"]:
     """`softmax(Q Kᵀ / √d_k + bias)` over the keys that the mask leaves, in float32.
 
@@ -43,6 +75,8 @@ def attention_weights(
         scores = scores + bias
     if mask is None:
         return _softmax(scores)
+    if isinstance(mask, Mask):
+        mask = mask.array(*scores.shape[-2:])
     # -inf rather than a large negative number: what is masked weighs exactly 0.
     return _softmax(jnp.where(mask, scores, -jnp.inf))
 
@@ -58,13 +92,3 @@ def _for_each_query_head(x: Keys, num_heads: int) -> Float[Array, "B S N H"]:
     if num_heads % x.shape[2]:
         raise ValueError(f"{x.shape[2]} key/value heads do not divide {num_heads} query heads")
     return jnp.repeat(x, num_heads // x.shape[2], axis=2)
-
-
-def causal_mask(num_tokens: int) -> Bool[Array, "1 1 T T"]:
-    """Lets each position see itself and those before it (section 3.2.3)."""
-    return jnp.tril(jnp.ones((1, 1, num_tokens, num_tokens), bool))
-
-
-def padding_mask(lengths: Int[Array, " B"], num_keys: int) -> Bool[Array, "B 1 1 S"]:
-    """Hides the positions from each sequence's length on."""
-    return (jnp.arange(num_keys) < lengths[:, None])[:, None, None, :]

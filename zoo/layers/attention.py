@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from zoo.functional.attention import Bias, Mask
+from zoo.functional.attention import Bias, Mask, Visible
 from zoo.functional.init import Initializer, glorot_uniform
 from zoo.functional.ops import Ops
 from zoo.layers.linear import Linear
@@ -46,7 +46,7 @@ class KVCache:
             self.length + k.shape[1],
         )
 
-    def mask(self, num_tokens: int) -> Mask:
+    def mask(self, num_tokens: int) -> Visible:
         """What the last `num_tokens` written may see: themselves and all before them."""
         positions = self.length[:, None] - num_tokens + jnp.arange(num_tokens)
         return (jnp.arange(self.k.shape[1]) <= positions[..., None])[:, None]
@@ -91,7 +91,7 @@ class MultiHeadAttention(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        mask: Mask | None = None,
+        mask: Mask | Visible | None = None,
         *,
         bias: Bias | None = None,
         rotate: Rotate | None = None,
@@ -101,7 +101,7 @@ class MultiHeadAttention(nnx.Module):
 
         Args:
             x: what asks.
-            mask: True where a query may look.
+            mask: rules, or an array that is True where a query may look.
             bias: added to the scores.
             rotate: applied to queries and keys, as `zoo.functional.position.rotary`.
             memory: what is looked at, `x` itself by default.
@@ -135,7 +135,7 @@ class MultiHeadAttention(nnx.Module):
         q: Float[Array, "B T N H"],
         k: Float[Array, "B S K H"],
         v: Float[Array, "B S K H"],
-        mask: Mask | None = None,
+        mask: Mask | Visible | None = None,
         bias: Bias | None = None,
     ) -> Float[Array, "B T D"]:
         """Attention in every head, then `W_O`."""

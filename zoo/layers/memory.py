@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax
 from jaxtyping import Array, Float, Int
 
-from zoo.functional.attention import Mask, padding_mask
+from zoo.functional.attention import Mask
 
 
 @jax.tree_util.register_dataclass
@@ -19,4 +19,4 @@ class Memory:
 
     def mask(self) -> Mask | None:
         """Hides the padding from attention."""
-        return None if self.lengths is None else padding_mask(self.lengths, self.tokens.shape[1])
+        return None if self.lengths is None else Mask(lengths=self.lengths)

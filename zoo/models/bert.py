@@ -22,7 +22,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Num
 
 from zoo.functional.activation import gelu_erf, tanh
-from zoo.functional.attention import padding_mask
+from zoo.functional.attention import Mask
 from zoo.functional.init import truncated_normal
 from zoo.functional.ops import Ops
 from zoo.layers import Dropout, Embed, FeedForward, LayerNorm, Linear, MultiHeadAttention, Stack
@@ -142,7 +142,7 @@ class BERT(nnx.Module):
         num_tokens = tokens.shape[1]
         x = self.tokens(tokens) + self.positions(jnp.arange(num_tokens))
         x = x + self.segments(jnp.zeros_like(tokens) if segments is None else segments)
-        mask = None if lengths is None else padding_mask(lengths, num_tokens)
+        mask = None if lengths is None else Mask(lengths=lengths)
         return self.blocks(self.dropout(self.norm(x), rngs=rngs), mask, rngs=rngs)
 
     def pool(self, x: Float[Array, "B T D"]) -> Float[Array, "B D"]:

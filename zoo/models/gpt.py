@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Num
 
-from zoo.functional.attention import causal_mask
+from zoo.functional.attention import Mask
 from zoo.functional.init import normal
 from zoo.functional.ops import Ops
 from zoo.layers import Dropout, Embed, FeedForward, LayerNorm, MultiHeadAttention, Stack
@@ -131,7 +131,7 @@ class GPT(nnx.Module):
         check_tokens(self, tokens, self.config.context)
         num_tokens = tokens.shape[1]
         x = self._embed(tokens, jnp.arange(num_tokens)[None])
-        x = self.blocks(self.dropout(x, rngs=rngs), causal_mask(num_tokens), rngs=rngs)
+        x = self.blocks(self.dropout(x, rngs=rngs), Mask(causal=True), rngs=rngs)
         return self._logits(x)
 
     def step(self, tokens: Int[Array, "B T"], caches) -> tuple[Float[Array, "B T V"], object]:

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Num
 
-from zoo.functional.attention import causal_mask
+from zoo.functional.attention import Mask
 from zoo.functional.init import normal
 from zoo.functional.ops import Ops
 from zoo.functional.position import rotary
@@ -206,7 +206,7 @@ class Llama(nnx.Module):
         num_tokens = tokens.shape[1]
         x = self.dropout(self.tokens(tokens), rngs=rngs)
         rotate = self._rotate(jnp.arange(num_tokens)[None])
-        x, loss = self.blocks((x, jnp.zeros(())), causal_mask(num_tokens), rotate, rngs=rngs)
+        x, loss = self.blocks((x, jnp.zeros(())), Mask(causal=True), rotate, rngs=rngs)
         return self._logits(x), loss / self.config.num_layers
 
     def step(self, tokens: Int[Array, "B T"], caches) -> tuple[Float[Array, "B T V"], object]:

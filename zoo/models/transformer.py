@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Num
 
-from zoo.functional.attention import causal_mask, padding_mask
+from zoo.functional.attention import Mask
 from zoo.functional.init import normal
 from zoo.functional.ops import Ops
 from zoo.functional.position import sinusoidal
@@ -195,7 +195,7 @@ class DecoderBlock(nnx.Module):
     def _look(self, x: Float[Array, "B T D"], cache: DecoderCache) -> Float[Array, "B T D"]:
         """Attention to the source; hypotheses of one source, successive rows, ask it together."""
         q = self.cross.queries(x.reshape(cache.k.shape[0], -1, x.shape[-1]))
-        mask = padding_mask(cache.source_lengths, cache.k.shape[1])
+        mask = Mask(lengths=cache.source_lengths)
         return self.cross.attend(q, cache.k, cache.v, mask).reshape(x.shape)
 
 
@@ -274,7 +274,7 @@ class Transformer(nnx.Module):
         check_pairs(target.shape[0], memory.tokens.shape[0])
         num_tokens = target.shape[1]
         x = self._embed(self.target, target, jnp.arange(num_tokens)[None])
-        masks = causal_mask(num_tokens), memory.vectors, memory.mask()
+        masks = Mask(causal=True), memory.vectors, memory.mask()
         x = self.decoder(self.dropout(x, rngs=rngs), *masks, rngs=rngs)
         return self._logits(x, self._pointer_keys(memory))
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.close import assert_close
 from tests.zoo.compare import random
-from zoo.functional.attention import attention, attention_weights, causal_mask, padding_mask
+from zoo.functional.attention import Mask, attention, attention_weights
 from zoo.functional.position import alibi, rotary, sinusoidal
 
 
@@ -16,16 +16,35 @@ def qkv(heads: int = 4, kv_heads: int = 4, queries: int = 5, keys: int = 7):
     return [random(*shape, seed=seed) for seed, shape in enumerate(shapes)]
 
 
+LENGTHS = jnp.array([7, 3])
+SEGMENTS = jnp.array([[0, 0, 1, 1, 1], [0, 1, 1, 2, 2]]), jnp.array([[0, 1, 1, 0, 0, 1, 1]] * 2)
+SAME = (SEGMENTS[0][:, :, None] == SEGMENTS[1][:, None])[:, None]
+MASKS = {  # ours, and the same for stock JAX
+    "nothing": (None, {}),
+    "an array": (SAME, {"mask": SAME}),
+    "causal": (Mask(causal=True), {"is_causal": True}),
+    "lengths": (Mask(lengths=LENGTHS), {"key_value_seq_lengths": LENGTHS}),
+    "segments": (Mask(segments=SEGMENTS), {"mask": SAME}),
+    "causal lengths": (
+        Mask(causal=True, lengths=LENGTHS),
+        {"is_causal": True, "key_value_seq_lengths": LENGTHS},
+    ),
+}
+
+
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("masked", MASKS)
 @pytest.mark.parametrize("biased", [False, True])
 def test_values_and_gradients_are_those_of_stock_jax(kv_heads, masked, biased):
     arrays = qkv(kv_heads=kv_heads)
-    mask = padding_mask(jnp.array([7, 3]), 7) if masked else None
+    mask, rules = MASKS[masked]
     bias = random(2, 4, 5, 7, seed=9) if biased else None
 
     def stock(q, k, v):
-        return jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask)
+        y = jax.nn.dot_product_attention(q, k, v, bias=bias, **rules)
+        if "segments" not in masked and "array" not in masked:
+            return y
+        return jnp.where(SAME.any(-1)[:, 0, :, None, None], y, 0)  # stock JAX gives a mean
 
     def both(function):
         y, backward = jax.vjp(function, *arrays)
@@ -43,7 +62,7 @@ def test_the_formula():
 
 def test_weights_sum_to_one_and_a_query_without_keys_gets_zero():
     q, k, v = qkv()
-    mask = padding_mask(jnp.array([4, 0]), 7)
+    mask = Mask(lengths=jnp.array([4, 0]))
     weights = attention_weights(q, k, mask)
     assert_close(weights[0].sum(-1), np.ones((4, 5)))
     assert not weights[0, ..., 4:].any() and not weights[1].any()
@@ -54,7 +73,8 @@ def test_weights_sum_to_one_and_a_query_without_keys_gets_zero():
 def test_a_causal_mask_hides_the_future():
     q, k, v = qkv(queries=7)
     changed = v.at[:, 4:].set(0)
-    before = attention(q, k, v, causal_mask(7)), attention(q, k, changed, causal_mask(7))
+    causal = Mask(causal=True)
+    before = attention(q, k, v, causal), attention(q, k, changed, causal)
     assert_close(before[0][:, :4], before[1][:, :4])
     assert not np.allclose(before[0][:, 4:], before[1][:, 4:])
 
