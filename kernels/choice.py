@@ -11,6 +11,7 @@ from kernels.conv_transpose import xla as conv_transpose
 from kernels.dense import xla as dense
 from kernels.lstm import xla as lstm
 from kernels.max_pool import xla as max_pool
+from kernels.softmax_cross_entropy import xla as softmax_cross_entropy
 from zoo.functional.ops import Ops
 
 logger = logging.getLogger("kernels")
@@ -26,6 +27,10 @@ CHOICES = {
         ),
         "dense": (dense.dense, "one two-dimensional product whatever the leading axes"),
         "lstm": (lstm.lstm, "the gradients of its weights are one product, not one a step"),
+        "linear_cross_entropy": (
+            softmax_cross_entropy.linear_cross_entropy,
+            "the logits of a large vocabulary stay in the cache, a tile at a time",
+        ),
         "max_pool": (max_pool.max_pool, "its gradient is a mask, not a select-and-scatter"),
     },
     "gpu": {},

@@ -6,13 +6,14 @@ after it, and leaves the gradients ȧ of the gates' sums; all else is one produc
 
     Ẇ_h = Σ_{b,t} h[t-1]ᵀ ȧ[t],   Ẇ_x = Σ_{b,t} x[t]ᵀ ȧ[t],   ẋ = ȧ W_xᵀ,   ḃ = Σ_{b,t} ȧ[t]
 
-A dot over a letter is the gradient with respect to it. The forward pass keeps the gates, 4H numbers
-a step, the cells and their tanh; nothing is computed twice. It writes the gates over the sums they
-come from, and adds b there: arrays of that size cost as much to fill as a product to compute.
-Differentiated a second time it keeps that array for every step: use the reference for that.
+A dot over a letter is the gradient with respect to it. The forward pass keeps the four gates and
+the cell, 5H numbers a step beside its output h; only tanh(c) is computed twice.
 
-All four gates are one tanh, as σ(x) = ½ + ½ tanh(x/2). Barriers keep XLA from computing a gate
-again in each of the arrays that it is a part of, which took four times as long as the gates do.
+All four gates are one tanh, as σ(x) = ½ + ½ tanh(x/2). What XLA makes of a step decides how long it
+takes. The gates are kept as four arrays: a quarter of a row of one array, cut out inside the loop
+that uses it, is read one number at a time, which took five times as long. Barriers keep XLA from
+computing a gate again in each of the arrays that it is a part of, and from placing the parts of ȧ
+one number at a time.
 """
 
 from functools import partial
@@ -63,56 +64,48 @@ def _forward(
     shift = jnp.where(is_g, 0, 0.5).astype(c0.dtype)
 
     def step(carry, inputs):
-        h, c, buffer = carry  # sums at the steps to come, gates at those that are done
-        t, real = inputs
-        sums = lax.dynamic_index_in_dim(buffer, t, keepdims=False) + (h.astype(dtype) @ w_h + b)
-        gates = lax.optimization_barrier(shift + scale * tanh(scale * sums))
-        i, f, g, o = jnp.split(gates, 4, axis=-1)
+        h, c = carry
+        from_x, real = inputs
+        sums = from_x.astype(c.dtype) + (h.astype(dtype) @ w_h + b)
+        i, f, g, o = jnp.split(lax.optimization_barrier(shift + scale * tanh(scale * sums)), 4, -1)
         c_after = lax.optimization_barrier(f * c + i * g)
-        tanh_c = tanh(c_after)
-        h_after = (o * tanh_c).astype(h.dtype)
+        h_after = (o * tanh(c_after)).astype(h.dtype)
         if real is not None:
             h_after, c_after = jnp.where(real, h_after, h), jnp.where(real, c_after, c)
-        buffer = lax.dynamic_update_index_in_dim(buffer, gates, t, axis=0)
-        return (h_after, c_after, buffer), (h_after, c, tanh_c)
+        return (h_after, c_after), (h_after, c, (i, f, g, o))
 
-    start = (h0, c0, a.astype(c0.dtype))
-    steps = (jnp.arange(len(a)), mask)
-    (h, c, gates), (h_after, c_before, tanh_c) = lax.scan(step, start, steps, reverse=reverse)
+    last, (h_after, c_before, gates) = lax.scan(step, (h0, c0), (a, mask), reverse=reverse)
     outputs = h_after.astype(dtype)
     if mask is not None:
         outputs = jnp.where(mask, outputs, 0)
-    return (outputs, (h, c)), (gates, h_after, c_before, tanh_c, h0, w_h, mask)
+    return (outputs, last), (gates, h_after, c_before, last[1], h0, w_h, mask)
 
 
 def _backward(reverse: bool, residuals, gradients):
-    gates, h_after, c_before, tanh_c, h0, w_h, mask = residuals
-    d_outputs, (dh, dc) = gradients
+    gates, h_after, c_before, c_last, h0, w_h, mask = residuals
+    d_outputs, (dh_last, dc_last) = gradients
     dtype = w_h.dtype
 
     def step(carry, inputs):
-        dh_after, dc_after = carry
-        dy, gates, c_before, tanh_c, real = inputs
-        i, f, g, o = jnp.split(gates, 4, axis=-1)
+        dh_after, dc_after, c_after = carry
+        dy, (i, f, g, o), c, real = inputs
+        tanh_c = tanh(c_after)
         dh = dh_after + dy.astype(dh_after.dtype)
         dc = lax.optimization_barrier(dc_after + dh * o * (1 - tanh_c * tanh_c))
-        parts = [
-            dc * g * i * (1 - i),
-            dc * c_before * f * (1 - f),
-            dc * i * (1 - g * g),
-            dh * tanh_c * o * (1 - o),
-        ]
-        da = lax.optimization_barrier(jnp.concatenate(parts, axis=-1))
-        if real is not None:
+        parts = dc * g * i * (1 - i), dc * c * f * (1 - f), dc * i * (1 - g * g)
+        parts = lax.optimization_barrier((*parts, dh * tanh_c * o * (1 - o)))
+        da = jnp.concatenate(parts, axis=-1)
+        if real is not None:  # h and c stayed: c_after is c, and no gate had a part in it
             da = jnp.where(real, da, 0)
-        dh, dc = (da.astype(dtype) @ w_back).astype(dh.dtype), dc * f
+        da = da.astype(dtype)
+        dh, dc = (da @ w_back).astype(dh.dtype), dc * f
         if real is not None:
             dh, dc = jnp.where(real, dh, dh_after), jnp.where(real, dc, dc_after)
-        return (dh, dc), da.astype(dtype)
+        return (dh, dc, c), da
 
     w_back = w_h.T  # turned once, not in every step
-    inputs = (d_outputs, gates, c_before, tanh_c, mask)
-    (dh0, dc0), da = lax.scan(step, (dh, dc), inputs, reverse=not reverse)
+    start, inputs = (dh_last, dc_last, c_last), (d_outputs, gates, c_before, mask)
+    (dh0, dc0, _), da = lax.scan(step, start, inputs, reverse=not reverse)
     # Before a step, h is what its neighbour left; before the first, h0.
     h_before = [h_after[1:], h0[None]] if reverse else [h0[None], h_after[:-1]]
     h_before = jnp.concatenate(h_before).astype(dtype).reshape(-1, h0.shape[-1])

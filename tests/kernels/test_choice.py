@@ -22,6 +22,7 @@ def test_best_on_a_cpu():
         "conv",
         "conv_transpose",
         "dense",
+        "linear_cross_entropy",
         "lstm",
         "max_pool",
     }

@@ -67,14 +67,13 @@ class LanguageModel(TextTask):
     def build(self, rngs: nnx.Rngs) -> Objects:
         return self.network(zoo.build(self.model_config, rngs=rngs, ops=self.ops), rngs)
 
-    def loss(self, model, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        logits = model(batch["inputs"], rngs=nnx.Rngs(dropout=key))
-        loss = self.ops.softmax_cross_entropy(logits, batch["targets"]).mean()
+    def loss(self, model: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        rngs = nnx.Rngs(dropout=key)
+        loss = model.losses(batch["inputs"], batch["targets"], rngs=rngs).mean()
         return loss, {"train/perplexity": jnp.exp(loss)}
 
     def eval_step(self, objects: Objects, batch: Batch) -> dict[str, jax.Array]:
-        logits = self.trained(objects)(batch["inputs"])
-        losses = self.ops.softmax_cross_entropy(logits, batch["targets"])
+        losses = self.trained(objects).losses(batch["inputs"], batch["targets"])
         return {"loss": losses.mean(-1)}
 
     def summarise(self, outputs: Outputs) -> dict[str, float]:

@@ -4,6 +4,8 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int
 
+from zoo.functional.dense import dense
+
 
 def softmax_cross_entropy(
     logits: Float[Array, "*B V"],
@@ -29,6 +31,20 @@ def softmax_cross_entropy(
         uniform = log_normalizer - jnp.mean(logits, axis=-1)
         loss = (1 - label_smoothing) * loss + label_smoothing * uniform
     return loss
+
+
+def linear_cross_entropy(
+    x: Float[Array, "*B D"],
+    kernel: Float[Array, "D V"],
+    targets: Int[Array, "*B"],
+    bias: Float[Array, " V"] | None = None,
+    label_smoothing: float = 0.0,
+) -> Float[Array, "*B"]:
+    """:func:`softmax_cross_entropy` of the logits `x W + b`: a model's last layer and its loss.
+
+    As one operation it may be computed without all logits of a batch in memory.
+    """
+    return softmax_cross_entropy(dense(x, kernel, bias), targets, label_smoothing)
 
 
 def sigmoid_cross_entropy(

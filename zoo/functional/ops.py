@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from zoo.functional.attention import attention
 from zoo.functional.conv import conv, conv_transpose
-from zoo.functional.cross_entropy import softmax_cross_entropy
+from zoo.functional.cross_entropy import linear_cross_entropy, softmax_cross_entropy
 from zoo.functional.dense import dense
 from zoo.functional.norm import batch_norm, group_norm, layer_norm, rms_norm
 from zoo.functional.pooling import max_pool
@@ -38,3 +38,4 @@ class Ops:
     group_norm: Op = group_norm
     rms_norm: Op = rms_norm
     softmax_cross_entropy: Op = softmax_cross_entropy
+    linear_cross_entropy: Op = linear_cross_entropy

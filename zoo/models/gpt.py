@@ -122,17 +122,24 @@ class GPT(nnx.Module):
             remat=config.remat,
         )
         self.norm = LayerNorm(config.dim, ops=ops)
-        self.dense = ops.dense
+        self.dense, self.linear_cross_entropy = ops.dense, ops.linear_cross_entropy
 
     def __call__(
         self, tokens: Num[Array, "..."], *, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "B T V"]:
         """From tokens [B, T] to logits of what follows each; `rngs` is needed for dropout."""
-        check_tokens(self, tokens, self.config.context)
-        num_tokens = tokens.shape[1]
-        x = self._embed(tokens, jnp.arange(num_tokens)[None])
-        x = self.blocks(self.dropout(x, rngs=rngs), Mask(causal=True), rngs=rngs)
-        return self._logits(x)
+        return self._logits(self._read(tokens, rngs))
+
+    def losses(
+        self,
+        tokens: Num[Array, "..."],
+        targets: Int[Array, "B T"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "B T"]:
+        """Cross-entropy of each target, in nats, without the logits of all in memory."""
+        x = self.norm(self._read(tokens, rngs))
+        return self.linear_cross_entropy(x, self._output_kernel(x), targets)
 
     def step(self, tokens: Int[Array, "B T"], caches) -> tuple[Float[Array, "B T V"], object]:
         """The same for the next tokens after those in the caches, without dropout.
@@ -150,8 +157,16 @@ class GPT(nnx.Module):
         shape = (batch_size, num_tokens, config.num_heads, config.dim // config.num_heads)
         return self.blocks.caches(KVCache.empty(shape))
 
+    def _read(self, tokens: Num[Array, "..."], rngs: nnx.Rngs | None) -> Float[Array, "B T D"]:
+        check_tokens(self, tokens, self.config.context)
+        x = self._embed(tokens, jnp.arange(tokens.shape[1])[None])
+        return self.blocks(self.dropout(x, rngs=rngs), Mask(causal=True), rngs=rngs)
+
     def _embed(self, tokens, positions) -> Float[Array, "B T D"]:
         return self.tokens(tokens) + self.positions(positions)
 
     def _logits(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
-        return self.dense(self.norm(x), self.tokens.table.T.astype(x.dtype), None)
+        return self.dense(self.norm(x), self._output_kernel(x), None)
+
+    def _output_kernel(self, x: Float[Array, "B T D"]) -> Float[Array, "D V"]:
+        return self.tokens.table.T.astype(x.dtype)

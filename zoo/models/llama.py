@@ -186,7 +186,7 @@ class Llama(nnx.Module):
             if config.tie_embeddings
             else Linear(config.dim, config.vocab_size, rngs=rngs, **out)
         )
-        self.dense = ops.dense
+        self.dense, self.linear_cross_entropy = ops.dense, ops.linear_cross_entropy
 
     def __call__(
         self, tokens: Num[Array, "..."], *, rngs: nnx.Rngs | None = None
@@ -202,12 +202,19 @@ class Llama(nnx.Module):
         Training adds about 0.01 of the latter to its loss, so that all experts are used. It is
         `experts_per_token` where they are used evenly.
         """
-        check_tokens(self, tokens, self.config.context)
-        num_tokens = tokens.shape[1]
-        x = self.dropout(self.tokens(tokens), rngs=rngs)
-        rotate = self._rotate(jnp.arange(num_tokens)[None])
-        x, loss = self.blocks((x, jnp.zeros(())), Mask(causal=True), rotate, rngs=rngs)
-        return self._logits(x), loss / self.config.num_layers
+        x, loss = self._read(tokens, rngs)
+        return self._logits(x), loss
+
+    def losses(
+        self,
+        tokens: Num[Array, "..."],
+        targets: Int[Array, "B T"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "B T"]:
+        """Cross-entropy of each target, in nats, without the logits of all in memory."""
+        x = self.norm(self._read(tokens, rngs)[0])
+        return self.linear_cross_entropy(x, self._output_kernel(x), targets)
 
     def step(self, tokens: Int[Array, "B T"], caches) -> tuple[Float[Array, "B T V"], object]:
         """The same for the next tokens after those in the caches, without dropout."""
@@ -222,11 +229,21 @@ class Llama(nnx.Module):
         shape = (batch_size, num_tokens, config.num_kv_heads, config.dim // config.num_heads)
         return self.blocks.caches(KVCache.empty(shape))
 
+    def _read(
+        self, tokens: Num[Array, "..."], rngs: nnx.Rngs | None
+    ) -> tuple[Float[Array, "B T D"], Float[Array, ""]]:
+        check_tokens(self, tokens, self.config.context)
+        x = self.dropout(self.tokens(tokens), rngs=rngs)
+        rotate = self._rotate(jnp.arange(tokens.shape[1])[None])
+        x, loss = self.blocks((x, jnp.zeros(())), Mask(causal=True), rotate, rngs=rngs)
+        return x, loss / self.config.num_layers
+
     def _rotate(self, positions: Int[Array, "#B T"]) -> Rotate:
         return partial(rotary, positions=positions, base=self.config.rope_base)
 
     def _logits(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
-        x = self.norm(x)
-        if self.output is not None:
-            return self.output(x)
-        return self.dense(x, self.tokens.table.T.astype(x.dtype), None)
+        return self.dense(self.norm(x), self._output_kernel(x), None)
+
+    def _output_kernel(self, x: Float[Array, "B T D"]) -> Float[Array, "D V"]:
+        kernel = self.tokens.table.T if self.output is None else self.output.kernel[...]
+        return kernel.astype(x.dtype)

@@ -15,6 +15,7 @@ dropout on the vertical connections only, and may tie its output to its embeddin
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -207,7 +208,7 @@ class LSTMLanguageModel(nnx.Module):
             self.bias = nnx.Param(jnp.zeros(config.vocab_size))
         else:
             self.output = Linear(dim, config.vocab_size, rngs=rngs, ops=ops)
-        self.dense = ops.dense
+        self.dense, self.linear_cross_entropy = ops.dense, ops.linear_cross_entropy
 
     def __call__(
         self,
@@ -220,6 +221,18 @@ class LSTMLanguageModel(nnx.Module):
         state = self.initial_state(len(tokens))
         return self.step(tokens, state, lengths=lengths, rngs=rngs)[0]
 
+    def losses(
+        self,
+        tokens: Num[Array, "..."],
+        targets: Int[Array, "B T"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "B T"]:
+        """Cross-entropy of each target, in nats, without the logits of all in memory."""
+        x, _ = self._read(tokens, self.initial_state(len(tokens)), None, rngs)
+        kernel, bias = self._output(x.dtype)
+        return self.linear_cross_entropy(x, kernel, targets, bias)
+
     def step(
         self,
         tokens: Num[Array, "..."],
@@ -229,13 +242,8 @@ class LSTMLanguageModel(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ) -> tuple[Float[Array, "B T V"], LSTMState]:
         """The same for the next tokens after those that `state` has read, and the state after."""
-        check_tokens(self, tokens)
-        x = self.dropout(self.embed(tokens), rngs=rngs)
-        x, state = self.lstm(x, state, mask=_mask(tokens, lengths), rngs=rngs)
-        x = self.dropout(x, rngs=rngs)
-        if self.config.tie_embeddings:
-            return self.dense(x, self.embed.table.T, self.bias[...]), state
-        return self.output(x), state
+        x, state = self._read(tokens, state, lengths, rngs)
+        return self.dense(x, *self._output(x.dtype)), state
 
     def initial_state(self, batch: int) -> LSTMState:
         """The state before the first token of so many texts."""
@@ -245,6 +253,25 @@ class LSTMLanguageModel(nnx.Module):
         """The same by the name that Transformers have for it; no state grows with the text."""
         del num_tokens
         return self.initial_state(batch_size)
+
+    def _read(
+        self,
+        tokens: Num[Array, "..."],
+        state: LSTMState,
+        lengths: Lengths,
+        rngs: nnx.Rngs | None,
+    ) -> tuple[Float[Array, "B T D"], LSTMState]:
+        check_tokens(self, tokens)
+        x = self.dropout(self.embed(tokens), rngs=rngs)
+        x, state = self.lstm(x, state, mask=_mask(tokens, lengths), rngs=rngs)
+        return self.dropout(x, rngs=rngs), state
+
+    def _output(self, dtype: Any) -> tuple[Float[Array, "D V"], Float[Array, " V"]]:
+        """Kernel and bias of the output layer."""
+        if self.config.tie_embeddings:
+            return self.embed.table.T.astype(dtype), self.bias.astype(dtype)
+        assert self.output.bias is not None
+        return self.output.kernel.astype(dtype), self.output.bias.astype(dtype)
 
 
 def _mask(inputs: Array, lengths: Lengths) -> Bool[Array, "B T"] | None:

@@ -1,0 +1,13 @@
+"""Cross-entropy of a softmax over a vocabulary, with the product that gives its logits:
+`[..., D] · [D, V] -> [...]`, one loss an example,
+
+    L = -Σ_v t_v log softmax(x W + b)_v
+
+The logits, V numbers an example, are by far the largest array of a language model's training step.
+Here they are computed a tile of the vocabulary at a time and never exist as a whole. The reference
+is `zoo.functional.cross_entropy.linear_cross_entropy`. Backends: `xla.py` (CPU).
+"""
+
+from kernels.softmax_cross_entropy.xla import linear_cross_entropy
+
+__all__ = ["linear_cross_entropy"]

@@ -1,0 +1,114 @@
+"""Cross-entropy over tiles of the vocabulary against the reference, and the memory it takes."""
+
+import dataclasses
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels.softmax_cross_entropy import linear_cross_entropy, xla
+from kernels.softmax_cross_entropy.specs import SPECS, CrossEntropySpec
+from tests.close import assert_close
+from tests.kernels.gradients import assert_same, random
+from zoo.functional.cross_entropy import linear_cross_entropy as reference
+
+
+def arguments(spec, dtype="float32"):
+    """x, kernel, bias."""
+    kernel = random((spec.dim, spec.vocab), 1, dtype) * spec.dim**-0.5
+    return random((spec.rows, spec.dim), 0, dtype), kernel, random((spec.vocab,), 2, dtype)
+
+
+def targets(spec):
+    """Any words, the first and the last of the vocabulary among them."""
+    drawn = jax.random.randint(jax.random.key(3), (spec.rows,), 0, spec.vocab)
+    return drawn.at[0].set(spec.vocab - 1).at[-1].set(0)
+
+
+def assert_as_reference(spec, kind: Literal["leaf", "bf16"] = "leaf", smoothing=0.0, biased=True):
+    x, kernel, bias = arguments(spec, "float32" if kind == "leaf" else "bfloat16")
+
+    def losses(function):
+        def run(x, kernel, *bias):
+            return function(x, kernel, targets(spec), *bias, label_smoothing=smoothing)
+
+        return run
+
+    given = (x, kernel, bias) if biased else (x, kernel)
+    kernel_and_reference = losses(linear_cross_entropy), losses(reference)
+    assert_same(*kernel_and_reference, *given, kind=kind, forward_mode=False)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_named_shapes(name, monkeypatch):
+    """Each real vocabulary in proportion to the tile, for few rows of few features."""
+    monkeypatch.setattr(xla, "TILE", 32)
+    vocab = max(round(SPECS[name].vocab / 64), 2)
+    assert_as_reference(dataclasses.replace(SPECS[name], rows=3, dim=8, vocab=vocab))
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    rows=st.integers(1, 4),
+    dim=st.integers(1, 5),
+    vocab=st.integers(2, 40),
+    tile=st.integers(1, 16),
+    smoothing=st.sampled_from([0.0, 0.1]),
+    biased=st.booleans(),
+    kind=st.sampled_from(["leaf", "bf16"]),
+)
+def test_drawn_shapes(rows, dim, vocab, tile, smoothing, biased, kind):
+    spec = CrossEntropySpec(rows=rows, dim=dim, vocab=vocab)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(xla, "TILE", tile)
+        assert_as_reference(spec, kind, smoothing, biased)
+
+
+def test_one_tile_keeps_its_logits():
+    """At the size of a character vocabulary it is the reference itself."""
+    x, kernel, bias = arguments(SPECS["bible-gpt"])
+    trace = jax.make_jaxpr(linear_cross_entropy)(x, kernel, targets(SPECS["bible-gpt"]), bias)
+    assert "custom_vjp" not in str(trace)
+
+
+def test_logits_beyond_the_range_of_exp(monkeypatch):
+    monkeypatch.setattr(xla, "TILE", 3)
+    kernel = jnp.array([[-400.0, 0, 300, 200, 400, -200, 100]])
+    x, wanted = jnp.ones((2, 1)), jnp.array([4, 1])
+    losses, backward = jax.vjp(lambda x: linear_cross_entropy(x, kernel, wanted), x)
+    assert_close(losses, jnp.array([0.0, 400.0]))
+    assert_close(backward(jnp.ones(2))[0], jnp.array([[0.0], [400.0]]))
+
+
+def test_more_axes_than_one():
+    spec = CrossEntropySpec(rows=6, dim=4, vocab=5000)
+    x, kernel, _ = arguments(spec)
+    flat = linear_cross_entropy(x, kernel, targets(spec))
+    shaped = linear_cross_entropy(x.reshape(2, 3, 4), kernel, targets(spec).reshape(2, 3))
+    assert_close(shaped, flat.reshape(2, 3))
+
+
+def test_a_quarter_of_the_memory_of_optax():
+    """Forward and backward at V = 32,000; nothing runs."""
+    spec = SPECS["vocab-32k"]
+    shapes = jax.eval_shape(lambda: (*arguments(spec)[:2], targets(spec)))
+
+    def through_optax(x, kernel, targets):
+        return optax.softmax_cross_entropy_with_integer_labels(x @ kernel, targets)
+
+    def temporaries(losses):
+        gradient = jax.jit(jax.grad(partial(_mean, losses), (0, 1)))
+        memory = gradient.lower(*shapes).compile().memory_analysis()
+        assert memory is not None
+        return memory.temp_size_in_bytes
+
+    assert temporaries(linear_cross_entropy) < temporaries(through_optax) / 4
+
+
+def _mean(losses, *args):
+    return losses(*args).mean()
