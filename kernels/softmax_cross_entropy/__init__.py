@@ -5,7 +5,13 @@
 
 The logits, V numbers an example, are by far the largest array of a language model's training step.
 Here they are computed a tile of the vocabulary at a time and never exist as a whole. The reference
-is `zoo.functional.cross_entropy.linear_cross_entropy`. Backends: `xla.py` (CPU).
+is `zoo.functional.cross_entropy.linear_cross_entropy`. Backends:
+
+| file | platform | serves |
+|---|---|---|
+| `xla.py` | any; chosen on CPUs | everything |
+| `pallas_gpu.py` | NVIDIA, through Triton | float32 and bfloat16 |
+| `pallas_tpu.py` | TPU, through Mosaic | float32 and bfloat16, rows of at most 32 KB |
 """
 
 from kernels.softmax_cross_entropy.xla import linear_cross_entropy

@@ -11,11 +11,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.softmax_cross_entropy import linear_cross_entropy, xla
+from kernels.softmax_cross_entropy import linear_cross_entropy, pallas_gpu, pallas_tpu, xla
 from kernels.softmax_cross_entropy.specs import SPECS, CrossEntropySpec
 from tests.close import assert_close
 from tests.kernels.gradients import assert_same, random
 from zoo.functional.cross_entropy import linear_cross_entropy as reference
+
+BACKENDS = {
+    "xla": xla.linear_cross_entropy,
+    "pallas_gpu": partial(pallas_gpu.linear_cross_entropy, interpret=True),
+    "pallas_tpu": partial(pallas_tpu.linear_cross_entropy, interpret=True),
+}
+EACH = pytest.mark.parametrize("backend", BACKENDS)
+
+
+def shrink(patch, tile):
+    """Tiles and parts of a vocabulary so small that a small one has several."""
+    for module in (xla, pallas_gpu, pallas_tpu):
+        patch.setattr(module, "TILE", tile)
+    patch.setattr(pallas_gpu, "ROWS", 16)
+    patch.setattr(pallas_gpu, "COLUMNS", 16)
+    patch.setattr(pallas_gpu, "DEPTH", 4)
+    patch.setattr(pallas_gpu, "PART", 32)
+    patch.setattr(pallas_tpu, "LANES", 16)
+    patch.setattr(pallas_tpu, "BLOCK_BYTES", 2**10)
 
 
 def arguments(spec, dtype="float32"):
@@ -30,7 +49,9 @@ def targets(spec):
     return drawn.at[0].set(spec.vocab - 1).at[-1].set(0)
 
 
-def assert_as_reference(spec, kind: Literal["leaf", "bf16"] = "leaf", smoothing=0.0, biased=True):
+def assert_as_reference(
+    backend, spec, kind: Literal["leaf", "bf16"] = "leaf", smoothing=0.0, biased=True
+):
     x, kernel, bias = arguments(spec, "float32" if kind == "leaf" else "bfloat16")
 
     def losses(function):
@@ -40,33 +61,35 @@ def assert_as_reference(spec, kind: Literal["leaf", "bf16"] = "leaf", smoothing=
         return run
 
     given = (x, kernel, bias) if biased else (x, kernel)
-    kernel_and_reference = losses(linear_cross_entropy), losses(reference)
+    kernel_and_reference = losses(BACKENDS[backend]), losses(reference)
     assert_same(*kernel_and_reference, *given, kind=kind, forward_mode=False)
 
 
+@EACH
 @pytest.mark.parametrize("name", SPECS)
-def test_named_shapes(name, monkeypatch):
+def test_named_shapes(backend, name, monkeypatch):
     """Each real vocabulary in proportion to the tile, for few rows of few features."""
-    monkeypatch.setattr(xla, "TILE", 32)
-    vocab = max(round(SPECS[name].vocab / 64), 2)
-    assert_as_reference(dataclasses.replace(SPECS[name], rows=3, dim=8, vocab=vocab))
+    shrink(monkeypatch, tile=64)
+    vocab = max(round(SPECS[name].vocab / 256), 2)
+    assert_as_reference(backend, dataclasses.replace(SPECS[name], rows=3, dim=8, vocab=vocab))
 
 
-@settings(max_examples=6, deadline=None)
+@EACH
+@settings(max_examples=5, deadline=None)
 @given(
-    rows=st.integers(1, 4),
-    dim=st.integers(1, 5),
+    rows=st.integers(1, 20),
+    dim=st.integers(1, 9),
     vocab=st.integers(2, 40),
     tile=st.integers(1, 16),
     smoothing=st.sampled_from([0.0, 0.1]),
     biased=st.booleans(),
     kind=st.sampled_from(["leaf", "bf16"]),
 )
-def test_drawn_shapes(rows, dim, vocab, tile, smoothing, biased, kind):
+def test_drawn_shapes(backend, rows, dim, vocab, tile, smoothing, biased, kind):
     spec = CrossEntropySpec(rows=rows, dim=dim, vocab=vocab)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(xla, "TILE", tile)
-        assert_as_reference(spec, kind, smoothing, biased)
+        shrink(patch, tile)
+        assert_as_reference(backend, spec, kind, smoothing, biased)
 
 
 def test_one_tile_keeps_its_logits():
@@ -76,11 +99,12 @@ def test_one_tile_keeps_its_logits():
     assert "custom_vjp" not in str(trace)
 
 
-def test_logits_beyond_the_range_of_exp(monkeypatch):
-    monkeypatch.setattr(xla, "TILE", 3)
+@EACH
+def test_logits_beyond_the_range_of_exp(backend, monkeypatch):
+    shrink(monkeypatch, tile=3)
     kernel = jnp.array([[-400.0, 0, 300, 200, 400, -200, 100]])
     x, wanted = jnp.ones((2, 1)), jnp.array([4, 1])
-    losses, backward = jax.vjp(lambda x: linear_cross_entropy(x, kernel, wanted), x)
+    losses, backward = jax.vjp(lambda x: BACKENDS[backend](x, kernel, wanted), x)
     assert_close(losses, jnp.array([0.0, 400.0]))
     assert_close(backward(jnp.ones(2))[0], jnp.array([[0.0], [400.0]]))
 
@@ -108,6 +132,16 @@ def test_a_quarter_of_the_memory_of_optax():
         return memory.temp_size_in_bytes
 
     assert temporaries(linear_cross_entropy) < temporaries(through_optax) / 4
+
+
+@pytest.mark.parametrize("backend", [pallas_gpu, pallas_tpu])
+def test_what_cannot_be_served(backend):
+    zeros = jnp.zeros((2, 4), "float16"), jnp.zeros((4, 8), "float16"), jnp.zeros(2, int)
+    with pytest.raises(NotImplementedError, match="x is float16 and the kernel float16"):
+        backend.linear_cross_entropy(*zeros)
+    huge = [jax.ShapeDtypeStruct((2**17, 2**17), "float32")] * 2
+    with pytest.raises(NotImplementedError, match=r"17179869184 elements|take 67108864 bytes"):
+        jax.eval_shape(backend.linear_cross_entropy, *huge, jnp.zeros(2**17, int))
 
 
 def _mean(losses, *args):
