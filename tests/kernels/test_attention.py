@@ -1,0 +1,261 @@
+"""Flash attention against the reference, both back ends interpreted on the CPU."""
+
+import dataclasses
+import math
+from functools import partial
+from types import ModuleType
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from jax.sharding import PartitionSpec as P
+
+from kernels.attention import flash, pallas_gpu, pallas_tpu
+from kernels.attention.specs import SPECS, AttentionSpec
+from tests.close import assert_close
+from tests.kernels.gradients import assert_same, random
+from zoo.functional.attention import Mask
+from zoo.functional.attention import attention as reference
+
+BACKENDS = [pallas_gpu, pallas_tpu]
+
+
+@pytest.fixture(params=BACKENDS, ids=lambda module: module.__name__.rpartition(".")[2])
+def backend(request, monkeypatch):
+    """A back end, with blocks small enough for short sequences to have several."""
+    monkeypatch.setattr(pallas_tpu, "LARGEST", 128)
+    return request.param
+
+
+def arguments(spec: AttentionSpec, dtype: str = "float32", num_keys: int | None = None):
+    """q, k, v."""
+    queries = (spec.batch, spec.tokens, spec.heads, spec.width)
+    keys = (spec.batch, num_keys or spec.tokens, spec.kv_heads, spec.width)
+    return tuple(random(shape, i, dtype) for i, shape in enumerate((queries, keys, keys)))
+
+
+def rules(spec: AttentionSpec) -> Mask:
+    """Rows that get shorter and shorter; a document more for every tenth token."""
+    shorter = spec.tokens // (1 + jnp.arange(spec.batch))
+    numbers = jnp.broadcast_to(jnp.arange(spec.tokens) // 10, (spec.batch, spec.tokens))
+    return Mask(
+        causal=spec.causal,
+        lengths=shorter if spec.lengths else None,
+        segments=(numbers, numbers) if spec.segments else None,
+    )
+
+
+def shrunk(name: str) -> AttentionSpec:
+    """Fewer sequences, tokens and heads: the code path stays the same."""
+    spec = SPECS[name]
+    kv_heads, group = min(spec.kv_heads, 2), min(spec.heads // spec.kv_heads, 3)
+    tokens = min(spec.tokens, 150)
+    return dataclasses.replace(
+        spec, batch=2, tokens=tokens, heads=kv_heads * group, kv_heads=kv_heads
+    )
+
+
+def assert_as_reference(
+    backend: ModuleType,
+    q_k_v: tuple[jax.Array, ...],
+    mask: Mask | None,
+    kind: Literal["leaf", "bf16"] = "leaf",
+):
+    kernel = partial(backend.attention, mask=mask, interpret=True)
+    assert_same(kernel, partial(reference, mask=mask), *q_k_v, kind=kind, forward_mode=False)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_named_shapes(backend, name):
+    spec = shrunk(name)
+    assert_as_reference(backend, arguments(spec), rules(spec))
+
+
+def test_bfloat16(backend):
+    spec = shrunk("llama-8b")
+    assert_as_reference(backend, arguments(spec, "bfloat16"), rules(spec), kind="bf16")
+
+
+@settings(
+    max_examples=2,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # every example wants the same
+)
+@given(
+    tokens=st.sampled_from([1, 2, 17, 128, 131]),
+    num_keys=st.sampled_from([1, 16, 33, 129, 200]),
+    kv_heads=st.integers(1, 2),
+    group=st.integers(1, 3),
+    width=st.sampled_from([1, 8, 24, 64]),
+    causal=st.booleans(),
+    lengths=st.none() | st.tuples(*[st.integers(0, 200)] * 2),
+    num_segments=st.none() | st.integers(1, 4),
+    kind=st.sampled_from(["leaf", "bf16"]),
+)
+@example(131, 200, 2, 3, 24, True, (150, 0), None, "leaf").via("causal, more keys than queries")
+@example(200, 131, 1, 2, 8, True, None, 2, "leaf").via("causal, more queries than keys")
+@example(1, 1, 1, 1, 1, False, None, None, "leaf").via("length 1")
+def test_drawn_shapes(
+    backend, tokens, num_keys, kv_heads, group, width, causal, lengths, num_segments, kind
+):
+    """Lengths beyond the keys, rows without any, and segments in any order."""
+    spec = AttentionSpec(
+        batch=2, tokens=tokens, heads=kv_heads * group, kv_heads=kv_heads, width=width
+    )
+    q_k_v = arguments(spec, "float32" if kind == "leaf" else "bfloat16", num_keys)
+    mask = Mask(
+        causal=causal,
+        lengths=None if lengths is None else jnp.array(lengths),
+        segments=num_segments and (mixed(tokens, num_segments), mixed(num_keys, num_segments)),
+    )
+
+    def on_one_vector(attention):
+        """A query that sees one key has gradient 0, which has no scale: k's and v's give one."""
+        sizes = [x.size for x in q_k_v]
+
+        def run(vector):
+            parts = jnp.split(vector, [sizes[0], sizes[0] + sizes[1]])
+            return attention(*(p.reshape(x.shape) for p, x in zip(parts, q_k_v, strict=True)))
+
+        return run
+
+    kernel = on_one_vector(partial(backend.attention, mask=mask, interpret=True))
+    vector = jnp.concatenate([jnp.ravel(x) for x in q_k_v])
+    want = on_one_vector(partial(reference, mask=mask))
+    assert_same(kernel, want, vector, kind=kind, forward_mode=False)
+
+
+def mixed(size: int, num_segments: int) -> jax.Array:
+    """Two rows of segments, not in order, some of them negative."""
+    row = jnp.arange(size) * 7 % num_segments - 1
+    return jnp.stack([row, row[::-1]])
+
+
+def test_a_query_that_may_look_nowhere(backend):
+    """It gets 0 and gives none; in the row without keys nothing does."""
+    spec = AttentionSpec(batch=2, tokens=5, heads=2, kv_heads=1, width=8)
+    numbers = jnp.array([[0, 0, 1, 1, 2]] * 2), jnp.array([[0, 0, 1, 1, 1]] * 2)
+    mask = Mask(causal=True, lengths=jnp.array([5, 0]), segments=numbers)
+    attention = partial(backend.attention, mask=mask, interpret=True)
+    output, pull_back = jax.vjp(attention, *arguments(spec))
+    d_q, d_k, d_v = pull_back(jnp.ones_like(output))
+    for x in (output, d_q, d_k, d_v):
+        assert jnp.all(jnp.isfinite(x))
+        assert not jnp.any(x[1])
+    assert not jnp.any(output[0, 4])
+    assert not jnp.any(d_q[0, 4])
+    assert jnp.all(output[0, :4] != 0)
+
+
+def test_large_scores(backend):
+    """Of which the exponential overflows, unless the largest is subtracted from all."""
+    q, k, v = arguments(AttentionSpec(batch=1, tokens=140, heads=1, kv_heads=1, width=16))
+    actual = backend.attention(10 * q, 10 * k, v, interpret=True)
+    assert_close(actual, reference(10 * q, 10 * k, v), kind="composite")  # scores of hundreds
+
+
+def test_no_array_over_queries_and_keys(backend):
+    """Neither of all tokens nor of all padded ones, forward and backward."""
+    spec = AttentionSpec(batch=1, tokens=1009, heads=2, kv_heads=1, width=16)
+
+    def gradients(attention):
+        return jax.grad(lambda *q_k_v: jnp.sum(attention(*q_k_v)), argnums=(0, 1, 2))
+
+    def square(attention):
+        jaxpr = jax.make_jaxpr(gradients(attention))(*arguments(spec)).jaxpr
+        return [shape for shape in shapes(jaxpr) if sum(size >= 1009 for size in shape) > 1]
+
+    mask = Mask(causal=True)
+    assert square(partial(reference, mask=mask))
+    assert not square(partial(backend.attention, mask=mask))
+
+
+def shapes(jaxpr):
+    """Of every array that a traced function computes, in kernels and loops too."""
+    for eqn in jaxpr.eqns:
+        yield from (out.aval.shape for out in eqn.outvars if hasattr(out.aval, "shape"))
+        for inner in jax.tree.leaves(list(eqn.params.values()), is_leaf=is_jaxpr):
+            if is_jaxpr(inner):
+                yield from shapes(getattr(inner, "jaxpr", inner))
+
+
+def is_jaxpr(value) -> bool:
+    return hasattr(getattr(value, "jaxpr", value), "eqns")
+
+
+def test_keys_of_a_group_are_not_repeated(backend):
+    """No array is as large as keys for each query head, where there are far more keys."""
+    spec = AttentionSpec(batch=1, tokens=128, heads=6, kv_heads=2, width=128)
+    q, k, v = arguments(spec, num_keys=1024)
+
+    def gradient(k):
+        return jax.grad(lambda k: jnp.sum(backend.attention(q, k, v)))(k)
+
+    largest = max(math.prod(shape) for shape in shapes(jax.make_jaxpr(gradient)(k).jaxpr))
+    assert largest == k.size
+
+
+def test_traces_inside_shard_map(backend):
+    """With `check_vma`, the default, under which a kernel's results must say how they vary."""
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    q, k, v = arguments(AttentionSpec(batch=2, tokens=20, heads=2, kv_heads=1, width=8))
+
+    def gradient(q, k, v):
+        return jax.grad(lambda q: jnp.sum(backend.attention(q, k, v)))(q)
+
+    sharded = jax.shard_map(gradient, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
+    assert jax.eval_shape(sharded, q, k, v).shape == q.shape
+
+
+def test_under_vmap(backend):
+    q, k, v = arguments(AttentionSpec(batch=2, tokens=20, heads=2, kv_heads=1, width=8))
+    lengths = jnp.array([[3, 20], [0, 7]])
+
+    def over_two(attention):
+        return jax.vmap(lambda q, lengths: attention(q, k, v, Mask(lengths=lengths)))(
+            jnp.stack([q, 2 * q]), lengths
+        )
+
+    assert_close(over_two(partial(backend.attention, interpret=True)), over_two(reference))
+
+
+def test_mixed_types(backend):
+    """As in the reference, the result has the type of the values."""
+    q, k, v = arguments(AttentionSpec(batch=1, tokens=3, heads=1, kv_heads=1, width=4))
+    actual = backend.attention(q, k, v.astype(jnp.bfloat16), interpret=True)
+    assert actual.dtype == jnp.bfloat16
+    assert_close(actual, reference(q, k, v.astype(jnp.bfloat16)), kind="bf16")
+
+
+def test_refusals(backend):
+    spec = AttentionSpec(batch=1, tokens=4, heads=3, kv_heads=1, width=8)
+    q, k, v = arguments(spec)
+    square = jnp.ones((1, 1, 4, 4))
+    instead = "use zoo.functional.attention or jax.nn"
+    with pytest.raises(NotImplementedError, match=rf"bias, \(1, 1, 4, 4\).*{instead}"):
+        backend.attention(q, k, v, bias=square)
+    with pytest.raises(NotImplementedError, match=rf"mask of shape \(1, 1, 4, 4\).*{instead}"):
+        backend.attention(q, k, v, square > 0)
+    with pytest.raises(NotImplementedError, match=f"float16 is neither.*{instead}"):
+        backend.attention(*(x.astype(jnp.float16) for x in (q, k, v)))
+    wide = dataclasses.replace(spec, width=flash.LARGEST_WIDTH + 1)
+    with pytest.raises(NotImplementedError, match=f"257 wide.*{instead}"):
+        backend.attention(*arguments(wide))
+    k, v = (jnp.concatenate([x, x], axis=2) for x in (k, v))
+    with pytest.raises(ValueError, match="2 key/value heads do not divide 3 query heads"):
+        backend.attention(q, k, v)
+
+
+def test_further_derivatives_are_refused(backend):
+    q, k, v = arguments(AttentionSpec(batch=1, tokens=4, heads=1, kv_heads=1, width=8))
+
+    def total(q):
+        return jnp.sum(backend.attention(q, k, v, interpret=True))
+
+    with pytest.raises(NotImplementedError, match="has no derivative; use zoo"):
+        jax.grad(lambda q: jnp.sum(jax.grad(total)(q)))(q)
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(total, (q,), (q,))
