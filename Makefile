@@ -8,7 +8,7 @@ export NO_MKDOCS_2_WARNING := 1 # mkdocs-material's notice about other projects
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-newest lint format docs serve-docs bench constraints environment clean FORCE
+.PHONY: help demo test test-newest test-aot lint format docs serve-docs bench constraints environment clean FORCE
 
 help: ## List the commands
 	@printf '\nZoo from Scratch\n\n'
@@ -25,6 +25,10 @@ test-newest: ## Run it again on Python 3.13 or 3.12 with the newest JAX, where t
 	@newest='$(NEWEST)'; if [ -n "$$newest" ]; \
 	then $(MAKE) --no-print-directory test VENV=.venv-newest EXTRAS=test PYTHON="$$newest"; \
 	else echo 'No Python 3.13 or 3.12 was found: the suite did not run with the newest JAX.'; fi
+
+test-aot: ## Compile kernels and recipes for GPUs and TPUs, which need not be here
+	@$(MAKE) --no-print-directory test VENV=.venv-aot EXTRAS=test,tpu-aot,gpu-aot \
+		TESTS="-n 0 -m aot tests/aot $(TESTS)"
 
 lint: $(VENV)/.test $(VENV)/.docs ## Check style (ruff) and types (pyright)
 	$(PY) -m ruff check .
@@ -106,7 +110,7 @@ define pin
 @echo "Resolving for $(1) into $(2) ..."
 @rm -rf .cache/pin && $(1) -m venv .cache/pin
 @.cache/pin/bin/python -m pip install --quiet --quiet --dry-run --ignore-installed \
-	--report .cache/pin.json '.[test,parity,docs]'
+	--report .cache/pin.json '.[test,parity,docs,tpu-aot,gpu-aot]'
 @.cache/pin/bin/python -c 'import json; \
 	found = [p["metadata"] for p in json.load(open(".cache/pin.json"))["install"]]; \
 	rows = {m["name"].lower().replace("_", "-"): m["version"].split("+")[0] for m in found}; \

@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks run [NAME ...]`, `report`, `list`, `record`, `twin`."""
+"""The command line: `python -m benchmarks run [NAME ...]`, `report`, `list`, `record`, ..."""
 
 import argparse
 import sys
@@ -84,6 +84,17 @@ def _twin(options: argparse.Namespace) -> int:
     return 0
 
 
+def _aot(options: argparse.Namespace) -> int:
+    from benchmarks.aot import write
+    from train.errors import UserError
+
+    try:
+        print(write(options.names, lambda text: print(text, file=sys.stderr)))
+    except UserError as error:
+        raise ValueError(str(error)) from error
+    return 0
+
+
 def _list(options: argparse.Namespace) -> int:
     del options
     for name, module in ENTRIES.items():
@@ -123,6 +134,11 @@ def _parser() -> argparse.ArgumentParser:
         "--seeds", nargs="+", type=int, default=(0, 1, 2), metavar="N", help="default: 0 1 2"
     )
     twin_verb.set_defaults(command=_twin)
+    aot_verb = verbs.add_parser(
+        "aot", help="compile recipes' steps for hardware that is not here, and keep what they take"
+    )
+    aot_verb.add_argument("names", nargs="*", metavar="RECIPE", help="which; default: all")
+    aot_verb.set_defaults(command=_aot)
     for verb in (run_verb, report_verb):
         verb.add_argument(
             "--json",

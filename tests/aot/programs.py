@@ -1,0 +1,80 @@
+"""From a row of the table to a compiled program, and what is read from that."""
+
+import importlib
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.experimental.layout import Format, Layout
+
+from kernels.layer_norm.specs import SPECS as NORMS
+from tests.aot.cases import Case
+from train.targets import Target, measured
+
+
+def norm(case: Case) -> list[Any]:
+    """x, scale and the bias of layer_norm; parameters are float32 whatever x is."""
+    spec = NORMS[case.spec]
+    x = jax.ShapeDtypeStruct((spec.batch, spec.steps, spec.dim), case.dtype)
+    parameter = jax.ShapeDtypeStruct((spec.dim,), "float32")
+    return [x, parameter, parameter] if case.operation == "layer_norm" else [x, parameter]
+
+
+# Operation -> the folder of its kernels, and its arguments: shapes, or trees of them.
+OPERATIONS: dict[str, tuple[str, Callable[[Case], list[Any]]]] = {
+    "layer_norm": ("layer_norm", norm),
+    "rms_norm": ("layer_norm", norm),
+}
+
+
+def compile_case(case: Case, target: Target) -> dict[str, Any]:
+    """What the compiled program calls and takes, and the seconds that compiling took."""
+    folder, arguments_of = OPERATIONS[case.operation]
+    module = importlib.import_module(f"kernels.{folder}.{case.backend}")
+    function, arguments = getattr(module, case.operation), arguments_of(case)
+    sharding = jax.sharding.SingleDeviceSharding(target.devices()[0])
+
+    def placed(tree):
+        """Row by row, as inside a model: XLA would turn narrow arguments about, and turn back."""
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+                leaf.shape,
+                leaf.dtype,
+                sharding=Format(Layout(major_to_minor=tuple(range(leaf.ndim))), sharding),
+            ),
+            tree,
+        )
+
+    start = time.perf_counter()
+    with target.tracing():
+        if case.passes == "backward":
+            arguments = [jax.eval_shape(function, *arguments), *arguments]
+            function = gradients(function)
+        arguments = placed(arguments)
+        results = placed(jax.eval_shape(function, *arguments))
+        formats = jax.tree.map(lambda leaf: leaf.format, results)
+        compiled = jax.jit(function, out_shardings=formats).lower(*arguments).compile()
+    return {
+        "custom_calls": custom_calls(compiled.as_text() or ""),
+        "seconds": round(time.perf_counter() - start, 3),
+        **measured(compiled),
+    }
+
+
+def gradients(function: Callable) -> Callable:
+    """Of the arguments that have any, from the cotangents of the results."""
+
+    def run(cotangents, *arguments):
+        found = jax.vjp(function, *arguments)[1](cotangents)
+        return [g for g in jax.tree.leaves(found) if g.dtype != jax.dtypes.float0]
+
+    return run
+
+
+def custom_calls(text: str) -> list[str]:
+    """Of each its target, and the path of what it comes from, in which a kernel has its name."""
+    lines = [line for line in text.splitlines() if "custom_call_target=" in line]
+    names = [re.findall(r'(?:custom_call_target|op_name)="([^"]*)"', line) for line in lines]
+    return [" ".join(found) for found in names]
