@@ -28,6 +28,26 @@ class Case(NamedTuple):
         return "-".join(self[:5])
 
 
+ATTENTION = (
+    "flash_attention_forward",
+    "flash_attention_gradient_of_queries flash_attention_gradient_of_keys",
+)
+CROSS_ENTROPY = "cross_entropy_statistics", "cross_entropy_gradient"
+
+
+def both_ways(
+    operation: str, spec: str, dtype: str, kernels: tuple[str, str], *megabytes: int
+) -> list[Case]:
+    """Forward and backward, on a GPU and then on TPUs: megabytes for each of the four."""
+    ways = list(zip(("forward", "backward"), kernels, strict=True))
+    backends = [("pallas_gpu", megabytes[:2]), ("pallas_tpu", megabytes[2:])]
+    return [
+        Case(operation, backend, spec, dtype, passes, names, most * MB)
+        for backend, bounds in backends
+        for (passes, names), most in zip(ways, bounds, strict=True)
+    ]
+
+
 # Norms keep no array like x: on a GPU the backward pass has 264 rows of sums, of scale and of bias,
 # and rms_norm a bias of zeros.
 CASES = [
@@ -55,4 +75,21 @@ CASES = [
     Case("rms_norm", "pallas_tpu", "bible-gpt", "float32", "backward", "norm_backward", SCRATCH),
     Case("rms_norm", "pallas_tpu", "llama-70b", "bfloat16", "forward", "norm_forward", SCRATCH),
     Case("rms_norm", "pallas_tpu", "llama-70b", "bfloat16", "backward", "norm_backward", SCRATCH),
+]
+
+# Attention keeps nothing of T·S numbers: those of one head at T = 32,768 would be 2 GB in bfloat16.
+# What there is are copies of q, k and v with their heads first, on TPUs, or of whole blocks.
+CASES += [
+    *both_ways("attention", "gpt-nano", "float32", ATTENTION, 1, 1, 5, 7),
+    *both_ways("attention", "bert-base", "bfloat16", ATTENTION, 1, 2, 200, 300),
+    *both_ways("attention", "smollm2-135m", "bfloat16", ATTENTION, 1, 1, 20, 60),
+    *both_ways("attention", "llama-8b", "bfloat16", ATTENTION, 2, 3, 90, 300),
+    *both_ways("attention", "long", "float32", ATTENTION, 1, 2, 70, 200),
+    *both_ways("attention", "long", "bfloat16", ATTENTION, 1, 2, 45, 90),
+]
+# The logits are 1,570 MB of gpt2-small in float32 and 2,004 MB of llama-8b in bfloat16. The
+# backward pass has a tile of their gradient; on a tpu7x also a copy of the kernel's, 1,002 MB.
+CASES += [
+    *both_ways("linear_cross_entropy", "gpt2-small", "float32", CROSS_ENTROPY, 2, 400, 20, 320),
+    *both_ways("linear_cross_entropy", "llama-8b", "bfloat16", CROSS_ENTROPY, 5, 550, 20, 1750),
 ]

@@ -9,9 +9,12 @@ from typing import Any
 import jax
 from jax.experimental.layout import Format, Layout
 
+from kernels.attention.specs import SPECS as ATTENTIONS
 from kernels.layer_norm.specs import SPECS as NORMS
+from kernels.softmax_cross_entropy.specs import SPECS as CROSS_ENTROPIES
 from tests.aot.cases import Case
 from train.targets import Target, measured
+from zoo.functional.attention import Mask
 
 
 def norm(case: Case) -> list[Any]:
@@ -22,8 +25,29 @@ def norm(case: Case) -> list[Any]:
     return [x, parameter, parameter] if case.operation == "layer_norm" else [x, parameter]
 
 
+def attention(case: Case) -> list[Any]:
+    """q, k, v and the mask."""
+    spec = ATTENTIONS[case.spec]
+    shapes = [(spec.batch, spec.tokens, n, spec.width) for n in (spec.heads, spec.kv_heads)]
+    q, k = (jax.ShapeDtypeStruct(shape, case.dtype) for shape in shapes)
+    lengths: Any = jax.ShapeDtypeStruct((spec.batch,), "int32") if spec.lengths else None
+    segment: Any = jax.ShapeDtypeStruct((spec.batch, spec.tokens), "int32")
+    segments = (segment, segment) if spec.segments else None
+    return [q, k, k, Mask(causal=spec.causal, lengths=lengths, segments=segments)]
+
+
+def cross_entropy(case: Case) -> list[Any]:
+    """x, the kernel of the output layer, and targets."""
+    spec = CROSS_ENTROPIES[case.spec]
+    x, kernel = (spec.rows, spec.dim), (spec.dim, spec.vocab)
+    arrays = [jax.ShapeDtypeStruct(shape, case.dtype) for shape in (x, kernel)]
+    return [*arrays, jax.ShapeDtypeStruct((spec.rows,), "int32")]
+
+
 # Operation -> the folder of its kernels, and its arguments: shapes, or trees of them.
 OPERATIONS: dict[str, tuple[str, Callable[[Case], list[Any]]]] = {
+    "attention": ("attention", attention),
+    "linear_cross_entropy": ("softmax_cross_entropy", cross_entropy),
     "layer_norm": ("layer_norm", norm),
     "rms_norm": ("layer_norm", norm),
 }
