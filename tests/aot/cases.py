@@ -7,13 +7,14 @@ from typing import Literal, NamedTuple
 
 KB, MB = 2**10, 2**20
 SCRATCH = 256 * KB  # of the TPU's compiler itself, whatever the arrays' sizes
+Backend = Literal["pallas_gpu", "pallas_tpu"]
 
 
 class Case(NamedTuple):
     """One kernel at one of its named shapes, compiled for every chip of its backend's platform."""
 
     operation: str
-    backend: Literal["pallas_gpu", "pallas_tpu"]
+    backend: Backend
     spec: str  # one of `specs.py`
     dtype: str
     passes: Literal["forward", "backward"]
@@ -40,7 +41,10 @@ def both_ways(
 ) -> list[Case]:
     """Forward and backward, on a GPU and then on TPUs: megabytes for each of the four."""
     ways = list(zip(("forward", "backward"), kernels, strict=True))
-    backends = [("pallas_gpu", megabytes[:2]), ("pallas_tpu", megabytes[2:])]
+    backends: list[tuple[Backend, tuple[int, ...]]] = [
+        ("pallas_gpu", megabytes[:2]),
+        ("pallas_tpu", megabytes[2:]),
+    ]
     return [
         Case(operation, backend, spec, dtype, passes, names, most * MB)
         for backend, bounds in backends
