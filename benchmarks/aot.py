@@ -147,7 +147,7 @@ def lower_step(name: str, chosen: Target) -> tuple[Any, Batch]:
 
     import kernels
     from train.data import train_batches
-    from train.step import identity
+    from train.step import flat_step
     from train.tasks import make_task
 
     recipe = RECIPES[name].load()
@@ -157,17 +157,13 @@ def lower_step(name: str, chosen: Target) -> tuple[Any, Batch]:
     graphdef, state = nnx.split(nnx.eval_shape(lambda: task.build(nnx.Rngs(recipe.seed))))
     leaves, structure = jax.tree.flatten(state)
 
-    def step(leaves, batch):  # as `train.step.Program` compiles it
-        objects = nnx.merge(graphdef, jax.tree.unflatten(structure, leaves))
-        metrics = task.train_step(objects, batch, identity)
-        return jax.tree.leaves(nnx.state(objects)), metrics
-
     sharding = jax.sharding.SingleDeviceSharding(chosen.devices()[0])
     placed = jax.tree.map(
         lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding),
         (leaves, batch),
     )
     with chosen.tracing():
+        step = flat_step(graphdef, structure, task.train_step)
         return jax.jit(step, donate_argnums=0).lower(*placed), batch
 
 

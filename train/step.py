@@ -29,6 +29,23 @@ def identity(tree):
     return tree
 
 
+def flat_step(graphdef: Any, structure: Any, step: TrainStep) -> Callable[..., Any]:
+    """``step`` on arrays: ``(leaves, batch) -> (new leaves, metrics)``; what is compiled.
+
+    Args:
+      graphdef: of the objects, from ``nnx.split``.
+      structure: of their state, from ``jax.tree.flatten``, which also gives the leaves.
+      step: it changes the objects that it is given.
+    """
+
+    def run(leaves, batch):
+        objects = nnx.merge(graphdef, jax.tree.unflatten(structure, leaves))
+        metrics = step(objects, batch, identity)
+        return jax.tree.leaves(nnx.state(objects)), metrics
+
+    return run
+
+
 class Program:
     """The compiled training and evaluation steps over one set of objects.
 
@@ -54,12 +71,7 @@ class Program:
 
     def compile_train(self, step: TrainStep, *batches: AnyBatch) -> None:
         """Compiles ``step`` for batches of the shapes of each of ``batches``."""
-
-        def run(leaves, batch):
-            objects = self._merge(leaves)
-            metrics = step(objects, batch, identity)
-            return jax.tree.leaves(nnx.state(objects)), metrics
-
+        run = flat_step(self.graphdef, self.structure, step)
         for batch in batches:
             if (shapes := _shapes(batch)) not in self._train:
                 self._train[shapes] = self._compile(jax.jit(run, donate_argnums=0), batch)
