@@ -73,6 +73,12 @@ def run_options(name: str) -> tuple[type, Any]:
         """The run folder (default: runs/RECIPE). A run that was cut off there goes on."""
         resume: Literal["auto", "never"] = "auto"
         """never: replace the run in the folder instead of going on with it."""
+        parallel: Literal["jit", "pmap", "shard_map", "mesh"] = "jit"
+        """How devices share the work: jit uses one, the others all that JAX has. On a CPU, several
+        are simulated with the variable JAX_NUM_CPU_DEVICES=8."""
+        mesh: str | None = None
+        """Devices along the axes of --parallel mesh, as data=2,fsdp=2,tensor=2 (default: all along
+        data). Rows of a batch lie over data and fsdp, parameters over fsdp and tensor."""
         json: Json = False
         """Print result.json on standard output, and nothing else there."""
 
@@ -160,7 +166,13 @@ def _run(name: str, args: Sequence[str]) -> int:
     from train.runfolder import RunFolder
 
     folder = RunFolder(options.workdir or Path("runs") / name)
-    result = loop.run(options.recipe, workdir=folder.path, resume=options.resume)
+    result = loop.run(
+        options.recipe,
+        workdir=folder.path,
+        resume=options.resume,
+        parallel=options.parallel,
+        mesh=options.mesh,
+    )
     if options.json:
         print(json.dumps(result, indent=2))
     else:

@@ -4,7 +4,7 @@ Mixed precision: the forward and backward pass run in ``bfloat16`` on a cast cop
 which stay float32, and so does their gradient (Micikevicius et al. 2018; bfloat16 has float32's
 range, so no loss scale is needed).
 Accumulation: the batch is cut in micro-batches whose gradients are averaged, at the memory of one.
-Synchronisation: ``sync`` averages across devices; it is the identity on one device.
+Synchronisation: ``sync`` averages across devices; on one device there is nothing to average.
 """
 
 from collections.abc import Callable
@@ -16,9 +16,10 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from train.sync import Sync
+
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
-Sync = Callable[[Any], Any]
 Loss = Callable[[nnx.Module, Batch, Array], tuple[Float[Array, ""], Metrics]]
 
 

@@ -27,6 +27,7 @@ from train.data import eval_batches, to_device, train_batches
 from train.errors import UserError
 from train.gradient import Metrics
 from train.metric_log import MetricLog
+from train.parallel import Layout, Mode, check_batch, layout
 from train.progress import Display, standard_error
 from train.recipes import RECIPES, Row
 from train.report import write_report
@@ -49,6 +50,8 @@ def run(
     *,
     workdir: Path | str | None = None,
     resume: Resume = "auto",
+    parallel: Mode = "jit",
+    mesh: str | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Trains a recipe and returns what ``result.json`` holds.
@@ -58,6 +61,8 @@ def run(
       workdir: the run folder; ``runs/NAME`` where none is named. A run that was cut off there goes
         on; one that has ended is not repeated.
       resume: ``"never"`` replaces the run in ``workdir``.
+      parallel: how the devices share the work; a run may go on under another mode.
+      mesh: devices along the axes of ``parallel="mesh"``, as ``"data=2,fsdp=2,tensor=2"``.
       console: where progress is shown; standard error by default.
 
     Raises:
@@ -71,9 +76,9 @@ def run(
     folder.check(recipe, resume)
     if resume == "auto" and (finished := folder.finished()):
         return finished
-    console = console or standard_error()
+    console, where = console or standard_error(), layout(parallel, mesh)
     with Shutdown(console.print) as shutdown:
-        return Trainer(recipe, folder, resume, shutdown, console).run()
+        return Trainer(recipe, folder, resume, where, shutdown, console).run()
 
 
 def build(recipe: Recipe, folder: Path | None = None) -> tuple[Task, Objects]:
@@ -93,10 +98,19 @@ def build(recipe: Recipe, folder: Path | None = None) -> tuple[Task, Objects]:
         raise UserError(f"data {task.data.name!r} do not fit the model: {error}") from error
 
 
-def evaluate(answer: Callable[[AnyBatch], dict[str, Any]], task: Task) -> Outputs:
-    """The outputs of every held-out example, in order; ``answer`` gives those of a batch."""
+def evaluate(
+    answer: Callable[[AnyBatch], dict[str, Any]], task: Task, batch_size: int | None = None
+) -> Outputs:
+    """The outputs of every held-out example, in order.
+
+    Args:
+      answer: gives those of a batch.
+      task: what is evaluated.
+      batch_size: rows of a batch, the last one filled up; the recipe's by default.
+    """
     rows: list[dict[str, Any]] = []
-    for batch in eval_batches(task.data.eval, batch_size=task.recipe.eval_batch_size):
+    size = batch_size or task.recipe.eval_batch_size
+    for batch in eval_batches(task.data.eval, batch_size=size):
         mask = batch.pop("mask")
         outputs = jax.device_get(answer(batch))
         rows.append({name: values[mask] for name, values in outputs.items()})
@@ -105,7 +119,8 @@ def evaluate(answer: Callable[[AnyBatch], dict[str, Any]], task: Task) -> Output
 
 def compile_eval(program: Program, task: Task) -> None:
     """Compiles the evaluation step for the one shape that every evaluation batch has."""
-    first = next(iter(eval_batches(task.data.eval, batch_size=task.recipe.eval_batch_size)))
+    size = program.layout.whole(task.recipe.eval_batch_size)
+    first = next(iter(eval_batches(task.data.eval, batch_size=size)))
     first.pop("mask")
     program.compile_eval(task.eval_step, first)
 
@@ -118,11 +133,13 @@ class Trainer:
         recipe: Recipe,
         folder: RunFolder,
         resume: Resume,
+        where: Layout,
         shutdown: Shutdown,
         console: Console,
     ):
         self.recipe, self.folder, self.row = recipe, folder, RECIPES[recipe.name]
         self.resume: Resume = resume
+        self.layout = where
         self.shutdown, self.console = shutdown, console
         self.seconds: dict[str, float] = {phase: 0.0 for phase in PHASES}
         self.data_wait = 0.0  # seconds, at most, that the device stood still for want of a batch
@@ -155,11 +172,13 @@ class Trainer:
         recipe = self.recipe
         with self.clock("setup"):
             self.task, objects = build(recipe)
-            self.program = Program(objects)
+            check_batch(self.layout, recipe.batch_size, self.task.pieces)
+            self.program = Program(objects, self.layout, self.task.pieces)
             batches = train_batches(
                 self.task.data.train, batch_size=recipe.batch_size, seed=recipe.seed
             )
-            self.padding, self.batches = batches.padding, to_device(batches)
+            put = self.program.put if self.layout.num_devices > 1 else None
+            self.padding, self.batches = batches.padding, to_device(batches, put=put)
         with self.clock("compile"):
             self.program.compile_train(self.task.train_step, *batches.examples())
             compile_eval(self.program, self.task)
@@ -239,7 +258,7 @@ class Trainer:
 
     def _evaluate(self, batch) -> dict[str, float]:
         with self.clock("eval"):
-            self.outputs = evaluate(self.program.evaluate, self.task)
+            self.outputs = self._answers()
             # A step's loss is that before its update, so an overflow may first be seen here.
             for name, values in self.outputs.items():
                 if not (finite := np.isfinite(values)).all():
@@ -252,6 +271,10 @@ class Trainer:
         self.display.line(self.step, shown)
         self._write(self.step, metrics)
         return metrics
+
+    def _answers(self) -> Outputs:
+        size = self.layout.whole(self.recipe.eval_batch_size)
+        return evaluate(self.program.evaluate, self.task, size)
 
     def _save(self, evaluation: dict[str, float] | None) -> None:
         progress = {
@@ -289,7 +312,7 @@ class Trainer:
         recipe, row, task = self.recipe, self.row, self.task
         with self.clock("eval"):
             # A run that was cut off between its last save and here has no outputs in memory.
-            outputs = self.outputs or evaluate(self.program.evaluate, task)
+            outputs = self.outputs or self._answers()
             metrics = task.summarise(outputs)
         objects = self.program.objects()
         baseline = task.baseline(self.folder.path)
@@ -311,6 +334,7 @@ class Trainer:
             "params_sha256": result.params_sha256(objects),
             "versions": result.versions(),
             "device": result.device(),
+            "parallel": {"mode": self.layout.mode, "devices": self.layout.describe()},
             "data_wait_fraction": round(self.data_wait / train, 5) if train else None,
             "padding_fraction": self.padding if self.padding is None else round(self.padding, 5),
             "train_flops": self.program.train_flops,

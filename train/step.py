@@ -15,7 +15,9 @@ import numpy as np
 from flax import nnx
 
 import kernels
-from train.gradient import Batch, Metrics, Sync
+from train.gradient import Batch, Metrics
+from train.parallel import Layout, OneDevice
+from train.sync import Sync
 
 Objects = dict[str, Any]
 AnyBatch = Batch | dict[str, np.ndarray]  # on the device, or still on the host
@@ -24,23 +26,21 @@ Shapes = tuple[tuple[int, ...], ...]
 EvalStep = Callable[[Objects, Batch], dict[str, jax.Array]]
 
 
-def identity(tree):
-    """The ``sync`` of a step whose program already sees the whole batch."""
-    return tree
-
-
-def flat_step(graphdef: Any, structure: Any, step: TrainStep) -> Callable[..., Any]:
+def flat_step(
+    graphdef: Any, structure: Any, step: TrainStep, sync: Sync = Sync()
+) -> Callable[..., Any]:
     """``step`` on arrays: ``(leaves, batch) -> (new leaves, metrics)``; what is compiled.
 
     Args:
       graphdef: of the objects, from ``nnx.split``.
       structure: of their state, from ``jax.tree.flatten``, which also gives the leaves.
       step: it changes the objects that it is given.
+      sync: how it sees the rows that are not on its device.
     """
 
     def run(leaves, batch):
         objects = nnx.merge(graphdef, jax.tree.unflatten(structure, leaves))
-        metrics = step(objects, batch, identity)
+        metrics = step(objects, batch, sync)
         return jax.tree.leaves(nnx.state(objects)), metrics
 
     return run
@@ -50,57 +50,80 @@ class Program:
     """The compiled training and evaluation steps over one set of objects.
 
     It owns a copy of their arrays; :meth:`objects` gives the objects as they are now.
+
+    Args:
+      objects: models, optimisers and whatever else the steps change.
+      layout: how the arrays lie on devices.
+      pieces: into how many a training step cuts its batch.
     """
 
-    def __init__(self, objects: Objects):
+    def __init__(self, objects: Objects, layout: Layout = OneDevice(), pieces: int = 1):
+        self.layout, self.pieces = layout, pieces
         self.graphdef, state = nnx.split(objects)
         # Donation deletes buffers, and the caller may hold the same ones.
         leaves, self.structure = jax.tree.flatten(jax.tree.map(jax.numpy.copy, state))
-        self.leaves: list[jax.Array] = leaves
-        self.paths = [  # one a leaf: a parameter that an optimiser masks has a path and no array
-            "/".join(map(str, path))
+        variables = [  # one a leaf: a parameter that an optimiser masks has a path and no array
+            ("/".join(map(str, path)), variable.get_metadata().get("axes", ()))
             for path, variable in nnx.to_flat_state(state)
             for _ in jax.tree.leaves(variable)
         ]
+        self.paths = [path for path, _ in variables]
+        self.axes = [axes for _, axes in variables]
+        self.leaves = leaves
         self.compile_seconds = 0.0
         self._train: dict[Shapes, Any] = {}
         self._eval: Any = None
+
+    @property
+    def leaves(self) -> list[jax.Array]:
+        """The arrays of the objects as they are now, as one device would have them."""
+        return self.layout.plain(self._placed)
+
+    @leaves.setter
+    def leaves(self, leaves: list[jax.Array]) -> None:
+        self._placed = self.layout.place(leaves, self.axes)
+
+    def put(self, batch: AnyBatch) -> AnyBatch:
+        """A batch as :meth:`train` takes it, on its devices."""
+        return self.layout.put(batch, self.pieces)
 
     def _merge(self, leaves) -> Objects:
         return nnx.merge(self.graphdef, jax.tree.unflatten(self.structure, leaves))
 
     def compile_train(self, step: TrainStep, *batches: AnyBatch) -> None:
         """Compiles ``step`` for batches of the shapes of each of ``batches``."""
-        run = flat_step(self.graphdef, self.structure, step)
-        for batch in batches:
+        run = flat_step(self.graphdef, self.structure, step, self.layout.sync)
+        for batch in map(self.put, batches):
             if (shapes := _shapes(batch)) not in self._train:
-                self._train[shapes] = self._compile(jax.jit(run, donate_argnums=0), batch)
+                self._train[shapes] = self._compile(self.layout.train(run, self._placed), batch)
 
     def compile_eval(self, step: EvalStep, batch: AnyBatch) -> None:
         """Compiles ``step`` for batches of the shapes of ``batch``; it changes no state."""
-        self._eval = self._compile(jax.jit(lambda leaves, b: step(self._merge(leaves), b)), batch)
+        function = self.layout.evaluate(lambda leaves, b: step(self._merge(leaves), b))
+        self._eval = self._compile(function, self.layout.put(batch))
 
     def _compile(self, function, batch):
         start = time.perf_counter()
-        lowered = function.lower(self.leaves, batch)
+        lowered = function.lower(self._placed, batch)
         compiled = lowered.compile(compiler_options=kernels.compiler_options())
         self.compile_seconds += time.perf_counter() - start
         return compiled
 
     def train(self, batch: AnyBatch) -> Metrics:
-        """One training step. Returns at once: the metrics are still being computed."""
+        """One training step on what :meth:`put` gave. Returns at once, while it is computed."""
         # The first step says what is wrong with a batch of none of the shapes.
         step = self._train.get(_shapes(batch)) or next(iter(self._train.values()))
-        self.leaves, metrics = step(self.leaves, batch)
+        self._placed, metrics = step(self._placed, batch)
         return metrics
 
     def evaluate(self, batch: AnyBatch) -> dict[str, jax.Array]:
         """The evaluation step's outputs, one row an example."""
-        return self._eval(self.leaves, batch)
+        return self.layout.outputs(self._eval(self._placed, self.layout.put(batch)))
 
     def objects(self) -> Objects:
         """The objects as they are now, on arrays of their own."""
-        return self._merge([jax.numpy.copy(leaf) for leaf in self.leaves])
+        first = jax.devices()[0]
+        return self._merge([jax.numpy.copy(jax.device_put(x, first)) for x in self.leaves])
 
     @property
     def train_flops(self) -> float | None:

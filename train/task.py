@@ -17,9 +17,10 @@ import zoo
 from train.config import Recipe
 from train.data import load
 from train.errors import UserError
-from train.gradient import Batch, Metrics, Sync
+from train.gradient import Batch, Metrics
 from train.report import Section
 from train.step import Objects
+from train.sync import Sync
 
 Outputs = dict[str, np.ndarray]  # evaluation outputs of every example, in the order of the split
 
@@ -97,6 +98,11 @@ class Task(abc.ABC):
     def files(self) -> dict[str, str]:
         """Text files that belong beside the checkpoints, such as a tokenizer, by name."""
         return {}
+
+    @property
+    def pieces(self) -> int:
+        """Into how many pieces, one after the other, a training step cuts its batch."""
+        return self.recipe.num_microbatches
 
     @abc.abstractmethod
     def build(self, rngs: nnx.Rngs) -> Objects:

@@ -54,6 +54,7 @@ class Ours:
         from train.data import AugmentConfig
         from train.recipes import RECIPES
         from train.step import Program
+        from train.sync import Sync
         from train.tasks.adversarial import Adversarial
 
         class FixedNoise(Adversarial):
@@ -61,7 +62,7 @@ class Ours:
                 self.noise = iter(jnp.asarray(arrays["noise"]))
                 return super().train_step(objects, batch, sync)
 
-            def latents(self, objects, num):
+            def latents(self, objects, num, sync=Sync()):
                 return next(self.noise)
 
         kernels.keep_freed_memory()  # as every run does

@@ -16,7 +16,8 @@ from train.cli import main
 from train.data import AugmentConfig, train_batches
 from train.errors import UserError
 from train.gradient import Batch
-from train.step import Program, identity
+from train.step import Program
+from train.sync import Sync
 from train.tasks.adversarial import AdversarialConfig, slopes
 from train.tasks.generation import slerp
 
@@ -56,11 +57,11 @@ def test_each_player_moves_in_its_own_turn():
     task, objects = build()
     before = nnx.clone(objects)
     batch = batch_of(task, 16)
-    task.move_discriminator(objects, batch, identity)
+    task.move_discriminator(objects, batch, Sync())
     assert same(objects["generator"], before["generator"])
     assert not same(objects["discriminator"], before["discriminator"])
     middle = nnx.clone(objects)
-    task.move_generator(objects, batch, identity)
+    task.move_generator(objects, batch, Sync())
     assert not same(objects["generator"], middle["generator"])
     assert same(objects["discriminator"], middle["discriminator"])
 
@@ -94,16 +95,16 @@ def test_the_loss_is_the_one_that_was_asked_for(name, player, monkeypatch):
     """By the logits of what the generator makes of the very same noise."""
     task, objects = build(f"{UNMOVED} --task.loss {name}")
     noise = jax.random.normal(jax.random.key(5), (16, 6))
-    monkeypatch.setattr(task, "latents", lambda objects, num: noise[:num])
+    monkeypatch.setattr(task, "latents", lambda objects, num, sync: noise[:num])
     batch = batch_of(task, 16)
     fake = objects["generator"](noise)
     on_fake = nnx.clone(objects["discriminator"])(fake)
     on_real = nnx.clone(objects["discriminator"])(task.from_pixels(batch["inputs"]))
     pair = losses.critic_loss if name == "wasserstein" else losses.discriminator_loss
-    metrics = task.move_discriminator(nnx.clone(objects), batch, identity)
+    metrics = task.move_discriminator(nnx.clone(objects), batch, Sync())
     assert_close(metrics["train/loss"], pair(on_real, on_fake), kind="composite")
     assert_close(metrics["train/fake_logit"], on_fake.mean(), kind="composite")
-    moved = task.move_generator(objects, batch, identity)
+    moved = task.move_generator(objects, batch, Sync())
     assert_close(moved["train/generator_loss"], player(on_fake), kind="composite")
 
 

@@ -8,7 +8,7 @@ from flax import nnx
 
 from tests.close import assert_close
 from train.gradient import value_and_grad
-from train.step import identity
+from train.sync import Sync
 from zoo.layers import BatchNorm, Dropout, Linear
 from zoo.models.linear import LinearRegression, LinearRegressionConfig
 from zoo.models.mlp import MLP, MLPConfig
@@ -54,7 +54,7 @@ class Normed(nnx.Module):
 
 def test_closed_form_of_linear_regression():
     model, batch = regression(), batch_of(16)
-    metrics, grads = value_and_grad(squared_error, model, batch, KEY, sync=identity)
+    metrics, grads = value_and_grad(squared_error, model, batch, KEY, sync=Sync())
     x, y = (np.asarray(batch[name], np.float64) for name in ("inputs", "targets"))
     residual = x @ np.arange(1.0, 6.0) - y
     assert_close(grads.linear.kernel[...][:, 0], 2 / 16 * x.T @ residual)
@@ -66,7 +66,7 @@ def test_closed_form_of_linear_regression():
 def test_finite_differences_of_a_network_with_dropout():
     """Along one random direction: (L(w + hd) - L(w - hd)) / 2h, with the same units dropped."""
     model, batch = mlp(dropout_rate=0.4), batch_of(8)
-    _, grads = value_and_grad(squared_error, model, batch, KEY, sync=identity)
+    _, grads = value_and_grad(squared_error, model, batch, KEY, sync=Sync())
     graphdef, params = nnx.split(model)
     leaves, tree = jax.tree.flatten(params)
     generator = np.random.default_rng(4)
@@ -88,9 +88,9 @@ def test_finite_differences_of_a_network_with_dropout():
 @pytest.mark.parametrize("num_microbatches", [2, 4])
 def test_micro_batches_give_the_gradient_of_the_whole(num_microbatches):
     model, batch = mlp(), batch_of(16)
-    whole = value_and_grad(squared_error, model, batch, KEY, sync=identity)
+    whole = value_and_grad(squared_error, model, batch, KEY, sync=Sync())
     pieces = value_and_grad(
-        squared_error, model, batch, KEY, sync=identity, num_microbatches=num_microbatches
+        squared_error, model, batch, KEY, sync=Sync(), num_microbatches=num_microbatches
     )
     assert_close(pieces[0], whole[0])
     assert_close(nnx.to_pure_dict(pieces[1]), nnx.to_pure_dict(whole[1]))
@@ -103,7 +103,7 @@ def test_each_micro_batch_draws_its_own_key():
         jax.debug.callback(lambda data: seen.append(bytes(data)), jax.random.key_data(key))
         return squared_error(model, batch, key)
 
-    value_and_grad(loss, mlp(), batch_of(16), KEY, sync=identity, num_microbatches=4)
+    value_and_grad(loss, mlp(), batch_of(16), KEY, sync=Sync(), num_microbatches=4)
     jax.effects_barrier()
     assert len(set(seen)) == 4
 
@@ -116,9 +116,7 @@ def test_statistics_pass_through_the_micro_batches(num_microbatches):
     for piece in np.split(hidden, num_microbatches):
         mean = 0.9 * mean + 0.1 * piece.mean(0)
         var = 0.9 * var + 0.1 * piece.var(0)
-    value_and_grad(
-        squared_error, model, batch, KEY, sync=identity, num_microbatches=num_microbatches
-    )
+    value_and_grad(squared_error, model, batch, KEY, sync=Sync(), num_microbatches=num_microbatches)
     assert_close(model.norm.mean[...], mean)
     assert_close(model.norm.var[...], var)
 
@@ -137,15 +135,13 @@ def test_the_statistics_of_a_model_under_jit(graph, num_microbatches):
             nnx.view(model, deterministic=False),
             batch,
             KEY,
-            sync=identity,
+            sync=Sync(),
             num_microbatches=num_microbatches,
         )
         return nnx.state(model), grads
 
     eager = Normed(rate=0.5)
-    value_and_grad(
-        squared_error, eager, batch, KEY, sync=identity, num_microbatches=num_microbatches
-    )
+    value_and_grad(squared_error, eager, batch, KEY, sync=Sync(), num_microbatches=num_microbatches)
     with nnx.set_graph_mode(graph):
         graphdef, state = nnx.split(Normed(rate=0.5))
         after, grads = step(state)
@@ -162,7 +158,7 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32(num_microbatches):
         inputs = batch["inputs"].astype(model.classifier.kernel[...].dtype)
         return squared_error(model, {**batch, "inputs": inputs}, key)
 
-    keywords = {"sync": identity, "num_microbatches": num_microbatches}
+    keywords = {"sync": Sync(), "num_microbatches": num_microbatches}
     expected = value_and_grad(loss, model, batch, KEY, **keywords)
     assert seen == {jnp.dtype("float32")}
     seen.clear()
@@ -181,20 +177,24 @@ def test_bfloat16_leaves_the_statistics_in_float32():
         inputs = batch["inputs"].astype(jnp.bfloat16)
         return squared_error(model, {**batch, "inputs": inputs}, key)
 
-    value_and_grad(loss, model, batch, KEY, sync=identity, dtype=jnp.bfloat16, num_microbatches=2)
+    value_and_grad(loss, model, batch, KEY, sync=Sync(), dtype=jnp.bfloat16, num_microbatches=2)
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype("float32")}
 
 
 def test_sync_sees_metrics_and_gradients_once():
+    class Doubled(Sync):
+        def __call__(self, tree):
+            return jax.tree.map(lambda x: 2 * x, tree)
+
     model, batch = regression(), batch_of(8)
-    plain = value_and_grad(squared_error, model, batch, KEY, sync=identity)
+    plain = value_and_grad(squared_error, model, batch, KEY, sync=Sync())
     for num_microbatches in (1, 4):
         doubled = value_and_grad(
             squared_error,
             model,
             batch,
             KEY,
-            sync=lambda tree: jax.tree.map(lambda x: 2 * x, tree),
+            sync=Doubled(),
             num_microbatches=num_microbatches,
         )
         for ours, theirs in zip(jax.tree.leaves(doubled), jax.tree.leaves(plain), strict=True):

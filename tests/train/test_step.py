@@ -17,7 +17,8 @@ from tests.close import assert_close
 from tests.train import tiny
 from train import loop
 from train.data import to_device, train_batches
-from train.step import Program, identity
+from train.step import Program
+from train.sync import Sync
 from train.task import Task
 
 
@@ -203,7 +204,7 @@ def test_paths_name_the_leaves_beside_them():
 
 def test_sync_is_the_identity_on_one_device():
     tree = {"a": jnp.ones(2)}
-    assert identity(tree) is tree
+    assert Sync()(tree) is tree
 
 
 @pytest.mark.parametrize("name", ["digits-convnet", "digits-resnet"])

@@ -19,7 +19,8 @@ from train.cli import main
 from train.data import embedded
 from train.data.words import Vocabulary
 from train.losses import negative_sampling, shared_negative_sampling
-from train.step import Program, identity
+from train.step import Program
+from train.sync import Sync
 from train.tasks import make_task
 from train.tasks.word_vectors import pairs_of
 
@@ -102,7 +103,7 @@ def test_a_step_is_the_updates_of_pytorch(task):
     done = [
         twin.update({name: rows[i : i + 4] for name, rows in batch.items()}, lr) for i in (0, 4)
     ]
-    metrics = task.train_step(objects, jax.tree.map(jnp.asarray, batch), identity)
+    metrics = task.train_step(objects, jax.tree.map(jnp.asarray, batch), Sync())
     assert_close(metrics["train/loss"], np.divide(*np.sum(done, axis=0)))
     assert_close(model.words.table[...], twin.words, kind="composite")
     assert_close(model.contexts.table[...], twin.contexts, kind="composite")
@@ -114,7 +115,7 @@ def test_a_step_is_the_updates_of_pytorch(task):
 def test_the_first_loss_is_that_of_chance(task):
     """Context vectors start at 0, so every probability is 1/2: (1 + K) log 2 nats a pair."""
     batch = jax.tree.map(jnp.asarray, batch_of(task, 4))
-    metrics = task.train_step(task.build(nnx.Rngs(0)), batch, identity)
+    metrics = task.train_step(task.build(nnx.Rngs(0)), batch, Sync())
     assert_close(metrics["train/loss"], 6 * np.log(2.0))
     assert_close(metrics["train/learning_rate"], np.float32(0.025))
 
@@ -125,7 +126,7 @@ def test_bfloat16_is_near(task):
         recipe = dataclasses.replace(task.recipe, compute_dtype=dtype)
         low = type(task)(recipe, task.data, zoo.Ops())
         objects = low.build(nnx.Rngs(0))
-        metrics = low.train_step(objects, batch, identity)
+        metrics = low.train_step(objects, batch, Sync())
         assert objects["model"].words.table.dtype == jnp.float32
         losses.append(metrics["train/loss"])
     assert_close(losses[1], losses[0], kind="bf16")

@@ -5,7 +5,7 @@ Which rows a batch has, and in which order, :mod:`train.data.tables` says.
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol, runtime_checkable
 
@@ -180,8 +180,8 @@ class DeviceBatches:
     A thread of its own fetches and transfers, since one transfer costs the host about 0.2 ms.
     """
 
-    def __init__(self, iterator: Batches, sharding: jax.sharding.Sharding | None, ahead: int):
-        self._iterator, self._sharding, self._ahead = iterator, sharding, ahead
+    def __init__(self, iterator: Batches, put: Callable[[Batch], Any], ahead: int):
+        self._iterator, self._put, self._ahead = iterator, put, ahead
         self._position = iterator.get_state()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="to-device")
         self._pending: deque[Future[tuple[dict[str, jax.Array], dict[str, int]]]] = deque()
@@ -212,28 +212,20 @@ class DeviceBatches:
         batch = next(self._iterator)
         return self._put(batch), self._iterator.get_state()
 
-    def _put(self, batch: Batch) -> dict[str, jax.Array]:
-        if self._sharding is None:
-            return jax.device_put(batch)
-        return {
-            name: jax.make_array_from_process_local_data(self._sharding, values)
-            for name, values in batch.items()
-        }
-
 
 def to_device(
-    iterator: Batches, *, sharding: jax.sharding.Sharding | None = None, ahead: int = 2
+    iterator: Batches, *, put: Callable[[Batch], Any] | None = None, ahead: int = 2
 ) -> Batches:
-    """Moves batches to the default device, or spreads them by ``sharding``, ahead of their use.
+    """Moves batches to the default device, or to where ``put`` puts them, ahead of their use.
 
     Where the default device is the host itself there is nowhere to move them: a compiled step reads
     numpy arrays where they lie, as fast as its own.
 
     Args:
         iterator: endless batches of numpy arrays.
-        sharding: how the first axis lies on the devices of all processes.
+        put: moves one batch to several devices.
         ahead: batches in flight beside the one delivered.
     """
-    if sharding is None and jax.default_backend() == "cpu":
+    if put is None and jax.default_backend() == "cpu":
         return iterator
-    return DeviceBatches(iterator, sharding, ahead)
+    return DeviceBatches(iterator, put or jax.device_put, ahead)

@@ -11,6 +11,7 @@ once (Goodfellow et al. 2014, algorithm 1; Arjovsky et al. 2017, algorithm 1). T
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -25,9 +26,10 @@ from train import losses
 from train.config import Recipe
 from train.data.augment import check_sizes
 from train.errors import UserError
-from train.gradient import Batch, Metrics, Sync, training_view, value_and_grad
+from train.gradient import Batch, Metrics, training_view, value_and_grad
 from train.optim import Optimizer
 from train.step import Objects
+from train.sync import Sync
 from train.tasks.generation import Gallery, Generation, GenerationConfig
 
 PLAYERS = {  # what the discriminator minimises, and what the generator does
@@ -74,14 +76,17 @@ class Adversarial(Generation):
     def latent_shape(recipe: Recipe) -> tuple[int, ...]:
         return (recipe.model.latent_dim,)
 
+    @property
+    def pieces(self) -> int:
+        return self.config.discriminator_steps * super().pieces
+
     def build(self, rngs: nnx.Rngs) -> Objects:
         recipe, config = self.recipe, self.config
         model = recipe.model.for_data(self.data.input_shape, self.data.num_classes)
         check_sizes(config.augment, *self.data.input_shape[:2])
-        pieces = config.discriminator_steps * recipe.num_microbatches
-        if recipe.batch_size % pieces:
+        if recipe.batch_size % self.pieces:
             raise UserError(
-                f"batch_size={recipe.batch_size} cannot be cut in {pieces} pieces: "
+                f"batch_size={recipe.batch_size} cannot be cut in {self.pieces} pieces: "
                 f"task.discriminator_steps={config.discriminator_steps} times "
                 f"num_microbatches={recipe.num_microbatches} must divide it"
             )
@@ -126,9 +131,9 @@ class Adversarial(Generation):
         )
         real = self.from_pixels(batch["inputs"])
         labels = self.labels(batch)
-        fake = generator(self.latents(objects, len(real)), labels)
+        fake = generator(self.latents(objects, len(real), sync), labels)
         metrics, grads = value_and_grad(
-            self.discriminator_loss,
+            partial(self.discriminator_loss, sync=sync),
             discriminator,
             _present(real=real, fake=fake, labels=labels),
             objects["rngs"].augment(),
@@ -148,11 +153,11 @@ class Adversarial(Generation):
             # A discriminator of this trace: what its statistics become is not kept.
             judge = nnx.merge(graphdef, jax.tree.map(lambda x: x, state))
             labels = batch.get("labels")
-            images = self.augmented(key, generator(batch["latents"], labels))
+            images = self.augmented(key, generator(batch["latents"], labels), sync)
             return PLAYERS[self.config.loss][1](judge(images, labels)), {}
 
         labels = self.labels(batch)
-        latents = self.latents(objects, len(batch["inputs"]))
+        latents = self.latents(objects, len(batch["inputs"]), sync)
         metrics, grads = value_and_grad(
             loss,
             training_view(objects["generator"], sync),
@@ -165,26 +170,34 @@ class Adversarial(Generation):
         objects["generator_optimizer"].update(objects["generator"], grads)
         return {"train/generator_loss": metrics["train/loss"]}
 
-    def discriminator_loss(self, discriminator, batch: Batch, key: Array) -> tuple[Array, Metrics]:
+    def discriminator_loss(
+        self, discriminator, batch: Batch, key: Array, sync: Sync = Sync()
+    ) -> tuple[Array, Metrics]:
         """The discriminator's loss with its penalties, and its mean logits."""
         config = self.config
         real, fake, labels = batch["real"], batch["fake"], batch.get("labels")
         keys = jax.random.split(key, 3)
-        on_real = discriminator(self.augmented(keys[0], real), labels)
-        on_fake = discriminator(self.augmented(keys[1], fake), labels)
+        on_real = discriminator(self.augmented(keys[0], real, sync), labels)
+        on_fake = discriminator(self.augmented(keys[1], fake, sync), labels)
         loss = PLAYERS[config.loss][0](on_real, on_fake)
         if config.gradient_penalty:
-            way = jax.random.uniform(keys[2], (len(real), 1, 1, 1), real.dtype)
+            shape = (len(real), 1, 1, 1)
+            way = sync.draw(jax.random.uniform, keys[2], shape, real.dtype)
             between = slopes(discriminator, way * real + (1 - way) * fake, labels)
             loss += config.gradient_penalty * losses.gradient_penalty(between)
         if config.r1_penalty:
             loss += config.r1_penalty * losses.r1_penalty(slopes(discriminator, real, labels))
         return loss, {"train/real_logit": on_real.mean(), "train/fake_logit": on_fake.mean()}
 
-    def latents(self, objects: Objects, num: int) -> Float[Array, "B Z"]:
+    def latents(self, objects: Objects, num: int, sync: Sync = Sync()) -> Float[Array, "B Z"]:
         """Fresh noise."""
-        shape = (num, *self.latent_shape(self.recipe))
-        return jax.random.normal(objects["rngs"].latent(), shape, self.recipe.compute_dtype)
+        return sync.draw(
+            jax.random.normal,
+            objects["rngs"].latent(),
+            (num, *self.latent_shape(self.recipe)),
+            self.recipe.compute_dtype,
+            pieces=self.recipe.num_microbatches,
+        )
 
     # --- What the generator makes ---------------------------------------------------------------
 

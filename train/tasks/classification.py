@@ -16,6 +16,7 @@ from train.errors import UserError
 from train.gradient import Batch, Metrics
 from train.report import Section
 from train.step import Objects
+from train.sync import Sync
 from train.task import Baseline, Outputs, SampleRequest
 from train.tasks.supervised import Supervised
 
@@ -83,8 +84,10 @@ class Classification(Supervised):
             inputs, targets = augment(self.augmentation, key, inputs, targets)
         return {**batch, "inputs": inputs, "targets": targets}
 
-    def loss(self, model, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        logits = self.answer(model, self.query(batch), nnx.Rngs(dropout=key))
+    def loss(
+        self, model, batch: Batch, key: jax.Array, sync: Sync = Sync()
+    ) -> tuple[jax.Array, Metrics]:
+        logits = self.answer(model, self.query(batch), nnx.Rngs(dropout=sync.own(key)))
         losses = self.ops.softmax_cross_entropy(
             logits, batch["targets"], label_smoothing=self.config.label_smoothing
         )

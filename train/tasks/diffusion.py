@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 from train.config import Recipe
 from train.gradient import Batch, Metrics
 from train.step import Objects
+from train.sync import Sync
 from train.tasks.generation import GenerationConfig
 from train.tasks.generative_network import GenerativeNetwork
 from zoo.functional import diffusion
@@ -67,22 +68,25 @@ class Diffusion(GenerativeNetwork):
 
     # --- Learned --------------------------------------------------------------------------------
 
-    def loss(self, model: Any, batch: Batch, key: Array) -> tuple[Array, Metrics]:
+    def loss(
+        self, model: Any, batch: Batch, key: Array, sync: Sync = Sync()
+    ) -> tuple[Array, Metrics]:
         images, labels = batch["images"], batch.get("labels")
-        rngs = nnx.Rngs(key)
-        noise = jax.random.normal(rngs.noise(), images.shape, images.dtype)
+        rngs, size = nnx.Rngs(key), (len(images),)
+        noise = sync.draw(jax.random.normal, rngs.noise(), images.shape, images.dtype)
         if labels is not None:
-            forgotten = jax.random.bernoulli(rngs.forget(), self.config.label_dropout, labels.shape)
+            chance = sync.draw(jax.random.uniform, rngs.forget(), size)
+            forgotten = chance < self.config.label_dropout
             labels = jnp.where(forgotten, self.num_classes, labels)
         if self.config.method == "flow":
-            t = jax.random.uniform(rngs.time(), (len(images),))
+            t = sync.draw(jax.random.uniform, rngs.time(), size)
             noisy, wanted = diffusion.interpolate(images, noise, t), images - noise
         else:
             levels = self.config.num_noise_levels
-            step = jax.random.randint(rngs.time(), (len(images),), 1, levels + 1)
+            step = sync.draw(jax.random.randint, rngs.time(), size, 1, levels + 1)
             noisy, wanted = diffusion.diffuse(images, noise, self.alpha_bar[step]), noise
             t = step / levels
-        predicted = model(noisy, t, labels, rngs=rngs)
+        predicted = model(noisy, t, labels, rngs=nnx.Rngs(dropout=sync.own(rngs.dropout())))
         return jnp.mean(jnp.square(predicted.astype(jnp.float32) - wanted)), {}
 
     @property

@@ -30,6 +30,7 @@ from train.generative_metrics import frechet_distance, nearest, precision_recall
 from train.gradient import Batch
 from train.report import Section, Table
 from train.step import Objects
+from train.sync import Sync
 from train.task import Baseline, Outputs, SampleRequest, Task
 
 NUM_MOMENTS = 8  # rows of the gallery: after 1/128, 1/64, ... and all of the steps
@@ -131,13 +132,19 @@ class Generation(Task):
         """The classes that the model is told, if it is told any."""
         return batch["targets"] if self.is_conditional else None
 
-    def augmented(self, key: Array, images: Float[Array, "B I J C"]) -> Float[Array, "B I J C"]:
+    def augmented(
+        self, key: Array, images: Float[Array, "B I J C"], sync: Sync = Sync()
+    ) -> Float[Array, "B I J C"]:
         """Images of -1 to 1 moved and cut as `task.augment` says."""
         if self.recipe.task.augment == AugmentConfig():
             return images
-        unused = jnp.zeros((len(images), 1))
-        # Augmentation fills with 0, which is black only where black is 0.
-        return augment(self.recipe.task.augment, key, images + 1, unused)[0] - 1
+
+        def moved(images: Array) -> Array:
+            unused = jnp.zeros((len(images), 1))
+            # Augmentation fills with 0, which is black only where black is 0.
+            return augment(self.recipe.task.augment, key, images + 1, unused)[0] - 1
+
+        return sync.whole(moved, images)
 
     # --- What a kind of generator must say ------------------------------------------------------
 

@@ -4,8 +4,9 @@ from flax import nnx
 
 import zoo
 from train.data.augment import check_sizes
-from train.gradient import Batch, Metrics, Sync
+from train.gradient import Batch, Metrics
 from train.step import Objects
+from train.sync import Sync
 from train.tasks.generation import Gallery, Generation
 from train.tasks.network import Network
 

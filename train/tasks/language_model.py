@@ -20,6 +20,7 @@ from train.errors import UserError
 from train.gradient import Batch, Metrics
 from train.report import Section, Table
 from train.step import Objects
+from train.sync import Sync
 from train.task import Baseline, Outputs, SampleRequest
 from train.tasks import attention
 from train.tasks.text import TextTask
@@ -67,10 +68,12 @@ class LanguageModel(TextTask):
     def build(self, rngs: nnx.Rngs) -> Objects:
         return self.network(zoo.build(self.model_config, rngs=rngs, ops=self.ops), rngs)
 
-    def loss(self, model: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        rngs = nnx.Rngs(dropout=key)
+    def loss(
+        self, model: Any, batch: Batch, key: jax.Array, sync: Sync = Sync()
+    ) -> tuple[jax.Array, Metrics]:
+        rngs = nnx.Rngs(dropout=sync.own(key))
         loss = model.losses(batch["inputs"], batch["targets"], rngs=rngs).mean()
-        return loss, {"train/perplexity": jnp.exp(loss)}
+        return loss, {"train/perplexity": jnp.exp(sync(loss))}
 
     def eval_step(self, objects: Objects, batch: Batch) -> dict[str, jax.Array]:
         losses = self.trained(objects).losses(batch["inputs"], batch["targets"])

@@ -19,6 +19,7 @@ from train.errors import UserError
 from train.gradient import Batch, Metrics
 from train.report import Section, Table
 from train.step import Objects
+from train.sync import Sync
 from train.task import Baseline, Outputs, SampleRequest
 from train.tasks import attention
 from train.tasks.language_model import check_window
@@ -103,12 +104,15 @@ class MaskedWords(TextTask):
         x = jnp.take_along_axis(x, positions[..., None], axis=1)
         return model["head"](x, model["encoder"].tokens.table[...])
 
-    def loss(self, model, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        logits = self.logits(model, batch["tokens"], batch["positions"], nnx.Rngs(dropout=key))
+    def loss(
+        self, model, batch: Batch, key: jax.Array, sync: Sync = Sync()
+    ) -> tuple[jax.Array, Metrics]:
+        rngs = nnx.Rngs(dropout=sync.own(key))
+        logits = self.logits(model, batch["tokens"], batch["positions"], rngs)
         loss = self.ops.softmax_cross_entropy(logits, batch["targets"]).mean()
         hits = logits.argmax(-1) == batch["targets"]
         accuracy = hits.mean(dtype=jnp.float32)
-        return loss, {"train/perplexity": jnp.exp(loss), "train/accuracy": accuracy}
+        return loss, {"train/perplexity": jnp.exp(sync(loss)), "train/accuracy": accuracy}
 
     def eval_step(self, objects: Objects, batch: Batch) -> dict[str, jax.Array]:
         # What is hidden of a held-out text depends on the text alone: every evaluation asks the

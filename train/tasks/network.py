@@ -1,5 +1,6 @@
 """What all tasks with one network and one optimiser share: their training step."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,9 +9,10 @@ import numpy as np
 from flax import nnx
 
 from train.errors import UserError
-from train.gradient import Batch, Metrics, Sync, training_view, value_and_grad
+from train.gradient import Batch, Metrics, training_view, value_and_grad
 from train.optim import Optimizer
 from train.step import Objects
+from train.sync import Sync
 from train.task import SampleRequest, Task
 
 
@@ -25,26 +27,39 @@ class Network(Task):
             "rngs": nnx.Rngs(dropout=rngs.dropout(), augment=rngs.augment()),
         }
 
-    def loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        """The mean loss over a prepared batch, and other metrics of it."""
+    def loss(
+        self, model: nnx.Module, batch: Batch, key: jax.Array, sync: Sync = Sync()
+    ) -> tuple[jax.Array, Metrics]:
+        """The mean loss over a prepared batch, and other metrics of it.
+
+        Args:
+          model: in its training view.
+          batch: what :meth:`prepare` gave, or a part of it.
+          key: the same on all devices.
+          sync: how to see the rest of the batch, where a loss is no plain mean over rows.
+        """
         raise NotImplementedError
 
     def prepare(self, objects: Objects, batch: Batch) -> Batch:
-        """The batch as the network takes it: augmented, masked or standardised on the device."""
+        """The batch as the network takes it: augmented, masked or standardised on the device.
+
+        Where devices share a batch it is that of all of them, whose rows may be mixed.
+        """
         del objects
         return batch
 
     def train_step(self, objects: Objects, batch: Batch, sync: Sync) -> Metrics:
         model, optimizer = objects["model"], objects["optimizer"]
+        pieces = self.recipe.num_microbatches
         lr = optimizer.learning_rate()
         metrics, grads = value_and_grad(
-            self.loss,
+            partial(self.loss, sync=sync),
             training_view(model, sync),
-            self.prepare(objects, batch),
+            sync.whole(partial(self.prepare, objects), batch, pieces=pieces),
             objects["rngs"].dropout(),
             sync=sync,
             dtype=self.recipe.compute_dtype,
-            num_microbatches=self.recipe.num_microbatches,
+            num_microbatches=pieces,
         )
         optimizer.update(model, grads)
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))

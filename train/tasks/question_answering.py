@@ -17,6 +17,7 @@ from train.errors import UserError
 from train.gradient import Batch, Metrics
 from train.report import Section, Table
 from train.step import Objects
+from train.sync import Sync
 from train.task import Baseline, Outputs, SampleRequest
 from train.tasks import attention
 from train.tasks.text import TextTask, check_context
@@ -93,8 +94,10 @@ class QuestionAnswering(TextTask):
         places = jnp.arange(query["inputs"].shape[1])
         return self._passage(query) & (places < query["inputs_lengths"][:, None] - 1)
 
-    def loss(self, model, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        start, end = self.scores(model, self.query(batch), nnx.Rngs(dropout=key))
+    def loss(
+        self, model, batch: Batch, key: jax.Array, sync: Sync = Sync()
+    ) -> tuple[jax.Array, Metrics]:
+        start, end = self.scores(model, self.query(batch), nnx.Rngs(dropout=sync.own(key)))
         first, last = self._wanted(batch)
         loss = self._losses(start, end, batch).mean()
         rows = jnp.arange(len(start))

@@ -23,6 +23,7 @@ from train.gradient import Batch, Metrics
 from train.losses import square_errors
 from train.report import Section
 from train.step import Objects
+from train.sync import Sync
 from train.task import Baseline, Outputs, SampleRequest
 from train.tasks.network import Network
 
@@ -62,9 +63,12 @@ class Reconstruction(Network):
         inputs, _ = augment(self.config.augment, objects["rngs"].augment(), inputs, unused)
         return {"inputs": inputs.astype(self.recipe.compute_dtype)}
 
-    def loss(self, model: Any, batch: Batch, key: Array) -> tuple[Array, Metrics]:
+    def loss(
+        self, model: Any, batch: Batch, key: Array, sync: Sync = Sync()
+    ) -> tuple[Array, Metrics]:
         inputs = batch["inputs"]
-        fed = inputs + self.config.noise * jax.random.normal(key, inputs.shape, inputs.dtype)
+        noise = sync.draw(jax.random.normal, key, inputs.shape, inputs.dtype)
+        fed = inputs + self.config.noise * noise
         return jnp.mean(square_errors(model(fed), inputs)), {}
 
     def eval_step(self, objects: Objects, batch: Batch) -> dict[str, jax.Array]:

@@ -15,6 +15,7 @@ from train.gradient import Batch, Metrics
 from train.losses import mean_squared_error
 from train.report import Section
 from train.step import Objects
+from train.sync import Sync
 from train.task import Baseline, Outputs, SampleRequest
 from train.tasks.supervised import Supervised
 
@@ -40,10 +41,12 @@ class Regression(Supervised):
             )
         return super().build(rngs)
 
-    def loss(self, model, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        predicted = model(batch["inputs"], rngs=nnx.Rngs(dropout=key))[:, 0]
+    def loss(
+        self, model, batch: Batch, key: jax.Array, sync: Sync = Sync()
+    ) -> tuple[jax.Array, Metrics]:
+        predicted = model(batch["inputs"], rngs=nnx.Rngs(dropout=sync.own(key)))[:, 0]
         loss = mean_squared_error(predicted, batch["targets"])
-        return loss, {"train/rmse": jnp.sqrt(loss)}
+        return loss, {"train/rmse": jnp.sqrt(sync(loss))}
 
     def eval_step(self, objects: Objects, batch: Batch) -> dict[str, jax.Array]:
         return {

@@ -20,6 +20,7 @@ from train.gradient import Batch, Metrics
 from train.metrics import bleu, rouge_l
 from train.report import Section, Table
 from train.step import Objects
+from train.sync import Sync
 from train.task import Baseline, Outputs, SampleRequest
 from train.tasks import attention
 from train.tasks.text import TextTask
@@ -70,19 +71,23 @@ class SequenceToSequence(TextTask):
     def build(self, rngs: nnx.Rngs) -> Objects:
         return self.network(zoo.build(self.model_config, rngs=rngs, ops=self.ops), rngs)
 
-    def loss(self, model, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+    def loss(
+        self, model, batch: Batch, key: jax.Array, sync: Sync = Sync()
+    ) -> tuple[jax.Array, Metrics]:
         inputs, labels, real = _shifted(batch)
         logits = model(
             batch["source"],
             inputs,
             source_lengths=batch["source_lengths"],
-            rngs=nnx.Rngs(dropout=key),
+            rngs=nnx.Rngs(dropout=sync.own(key)),
         )
         losses = self.ops.softmax_cross_entropy(logits, labels, self.config.label_smoothing)
         # A comparison with the largest logit: argmax takes several times as long on a CPU.
         chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
         right = chosen == logits.max(-1)
-        return _mean(losses, real), {"train/accuracy": _mean(right.astype(losses.dtype), real)}
+        tokens = sync(real.sum())
+        loss = jnp.where(real, losses, 0).sum() / tokens
+        return loss, {"train/accuracy": jnp.where(real, right, 0).sum(dtype=losses.dtype) / tokens}
 
     def eval_step(self, objects: Objects, batch: Batch) -> dict[str, jax.Array]:
         model, lengths = self.trained(objects), batch["source_lengths"]
@@ -223,8 +228,3 @@ def _shifted(batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
     target, lengths = batch["target"], batch["target_lengths"]
     real = jnp.arange(target.shape[1] - 1) < lengths[:, None] - 1
     return target[:, :-1], target[:, 1:], real
-
-
-def _mean(values: jax.Array, real: jax.Array) -> jax.Array:
-    """The mean of what is no padding."""
-    return jnp.where(real, values, 0).sum() / real.sum()

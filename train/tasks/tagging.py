@@ -17,6 +17,7 @@ from train.errors import UserError
 from train.gradient import Batch, Metrics
 from train.report import Section, Table
 from train.step import Objects
+from train.sync import Sync
 from train.task import Baseline, Outputs, SampleRequest
 from train.tasks import attention
 from train.tasks.classification import ClassifierConfig
@@ -68,8 +69,10 @@ class Tagging(TextTask):
         x = jnp.take_along_axis(x, query["words"][..., None], axis=1)
         return model["head"](x, rngs=rngs)
 
-    def loss(self, model, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        logits = self.scores(model, self.query(batch), nnx.Rngs(dropout=key))
+    def loss(
+        self, model, batch: Batch, key: jax.Array, sync: Sync = Sync()
+    ) -> tuple[jax.Array, Metrics]:
+        logits = self.scores(model, self.query(batch), nnx.Rngs(dropout=sync.own(key)))
         real = jnp.arange(logits.shape[1]) < batch["words_lengths"][:, None]
         targets = jax.nn.one_hot(batch["targets"], logits.shape[-1])
         losses = self.ops.softmax_cross_entropy(
@@ -77,8 +80,9 @@ class Tagging(TextTask):
         )
         hits = logits.argmax(-1) == batch["targets"]
         # Each batch weighs the same, however many words are in its sentences.
-        loss = jnp.where(real, losses, 0).sum() / real.sum()
-        return loss, {"train/accuracy": (hits & real).sum() / real.sum()}
+        words = sync(real.sum())
+        loss = jnp.where(real, losses, 0).sum() / words
+        return loss, {"train/accuracy": (hits & real).sum() / words}
 
     def predict(self, objects: Objects, inputs: Any) -> dict[str, jax.Array]:
         """The best allowed tags [B, W] of the words; those after the last are to be ignored."""

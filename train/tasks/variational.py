@@ -21,6 +21,7 @@ from train.config import Recipe
 from train.gradient import Batch, Metrics
 from train.report import Section
 from train.step import Objects
+from train.sync import Sync
 from train.task import Baseline, Outputs
 from train.tasks.generation import NUM_SHOWN, GenerationConfig
 from train.tasks.generative_network import GenerativeNetwork
@@ -52,9 +53,12 @@ class Variational(GenerativeNetwork):
     def latent_shape(recipe: Recipe) -> tuple[int, ...]:
         return (recipe.model.latent_dim,)
 
-    def loss(self, model: Any, batch: Batch, key: Array) -> tuple[Array, Metrics]:
+    def loss(
+        self, model: Any, batch: Batch, key: Array, sync: Sync = Sync()
+    ) -> tuple[Array, Metrics]:
         images = batch["images"]
-        noise = jax.random.normal(key, (len(images), self.recipe.model.latent_dim), images.dtype)
+        shape = (len(images), self.recipe.model.latent_dim)
+        noise = sync.draw(jax.random.normal, key, shape, images.dtype)
         likelihood, divergence, _ = self.terms(model, images, noise, batch.get("labels"))
         loss = jnp.mean(self.config.beta * divergence - likelihood)
         return loss, {"train/divergence": jnp.mean(divergence)}

@@ -15,10 +15,11 @@ from train import figures, text_baselines
 from train.config import Recipe
 from train.data.words import Draws, WordText, load_words
 from train.errors import UserError
-from train.gradient import Batch, Metrics, Sync
+from train.gradient import Batch, Metrics
 from train.losses import shared_negative_sampling
 from train.report import Section, Table
 from train.step import Objects
+from train.sync import Sync
 from train.task import Baseline, Outputs, SampleRequest
 from train.tasks.network import Network
 from train.word_scores import load_questions, normalized
@@ -96,6 +97,10 @@ class WordVectors(Network):
         rows = zip(vocabulary.words, vocabulary.counts.tolist(), strict=True)
         return {VOCABULARY: "".join(f"{word}\t{count}\n" for word, count in rows)}
 
+    @property
+    def pieces(self) -> int:
+        return self.recipe.batch_size // self.config.update_size
+
     def build(self, rngs: nnx.Rngs) -> Objects:
         config = self.recipe.model.for_vocab(len(self.data.vocabulary))
         return self.network(zoo.build(config, rngs=rngs, ops=self.ops), rngs)
@@ -107,20 +112,21 @@ class WordVectors(Network):
         updates = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), batch)
         tables = model.words.table[...], model.contexts.table[...]
         tables, (losses, pairs) = jax.lax.scan(
-            lambda tables, blocks: self.update(tables, blocks, lr), tables, updates
+            lambda tables, blocks: self.update(tables, blocks, lr, sync), tables, updates
         )
-        # Across devices, each learns from its own blocks, and the tables are averaged.
-        model.words.table[...], model.contexts.table[...] = sync(tables)
+        model.words.table[...], model.contexts.table[...] = tables
         optimizer.step[...] += 1
-        return sync({"train/loss": losses.sum() / pairs.sum(), "train/learning_rate": lr})
+        loss = sync(losses.sum()) / sync(pairs.sum())
+        return {"train/loss": loss, "train/learning_rate": lr}
 
-    def update(self, tables, blocks: Batch, lr: jax.Array):
+    def update(self, tables, blocks: Batch, lr: jax.Array, sync: Sync):
         """One update ``θ ← θ - α Σ ∇L`` of the rows that some blocks read.
 
         Args:
           tables: of words and of contexts, [V D] each.
           blocks: as a :class:`train.data.words.SkipGramSource` gives them.
           lr: α.
+          sync: how to see the blocks of the other devices.
 
         Returns:
           The new tables; the loss summed over all pairs, and how many they are.
@@ -140,6 +146,7 @@ class WordVectors(Network):
         total, (grad_v, grad_u) = jax.value_and_grad(loss, argnums=(0, 1))(
             words[middle], contexts[others]
         )
+        middle, grad_v, others, grad_u = sync.gather((middle, grad_v, others, grad_u))
         # `add` sums over the places at which a word occurs more than once.
         tables = words.at[middle].add(-lr * grad_v), contexts.at[others].add(-lr * grad_u)
         return tables, (total, is_pair.sum())

@@ -80,10 +80,22 @@ class MultiHeadAttention(nnx.Module):
         self.head_dim = dim // num_heads
         width = (num_heads + 2 * num_kv_heads) * self.head_dim
         self.qkv = Linear(
-            dim, width, rngs=rngs, use_bias=use_bias, kernel_init=kernel_init, ops=ops
+            dim,
+            width,
+            rngs=rngs,
+            use_bias=use_bias,
+            kernel_init=kernel_init,
+            axes=("embed", "heads"),
+            ops=ops,
         )
         self.out = Linear(
-            dim, dim, rngs=rngs, use_bias=use_bias, kernel_init=out_init or kernel_init, ops=ops
+            dim,
+            dim,
+            rngs=rngs,
+            use_bias=use_bias,
+            kernel_init=out_init or kernel_init,
+            axes=("heads", "embed"),
+            ops=ops,
         )
         self.attention = ops.attention
         self.dense = ops.dense

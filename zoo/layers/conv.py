@@ -33,8 +33,8 @@ class Conv(nnx.Module):
     ):
         _check_groups(groups, in_dim, out_dim)
         shape = (*_window(kernel_size), in_dim // groups, out_dim)
-        self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(out_dim)) if use_bias else None
+        self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32), axes=("in", "out"))
+        self.bias = nnx.Param(jnp.zeros(out_dim), axes=("out",)) if use_bias else None
         self.in_dim = in_dim
         self.strides = strides
         self.padding = padding
@@ -82,8 +82,8 @@ class ConvTranspose(nnx.Module):
         _check_groups(groups, in_dim, out_dim)
         shape = (*_window(kernel_size), in_dim, out_dim // groups)
         kernel = kernel_init(rngs.params(), shape, jnp.float32)
-        self.kernel = nnx.Param(jnp.swapaxes(kernel, -1, -2))
-        self.bias = nnx.Param(jnp.zeros(out_dim)) if use_bias else None
+        self.kernel = nnx.Param(jnp.swapaxes(kernel, -1, -2), axes=("out", "in"))
+        self.bias = nnx.Param(jnp.zeros(out_dim), axes=("out",)) if use_bias else None
         self.in_dim = in_dim
         self.strides = strides
         self.padding = padding

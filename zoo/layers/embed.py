@@ -27,7 +27,8 @@ class Embed(nnx.Module):
         rngs: nnx.Rngs,
         table_init: Initializer = small_normal,
     ):
-        self.table = nnx.Param(table_init(rngs.params(), (num_embeddings, dim), jnp.float32))
+        table = table_init(rngs.params(), (num_embeddings, dim), jnp.float32)
+        self.table = nnx.Param(table, axes=("vocab", "embed"))
 
     def __call__(self, tokens: Int[Array, "*B"]) -> Float[Array, "*B D"]:
         """Tokens lie in [0, num_embeddings); the data pipeline checks, as compiled code cannot."""

@@ -39,15 +39,16 @@ class Experts(nnx.Module):
         if not 1 <= experts_per_token <= num_experts:
             raise ValueError(f"{experts_per_token=} must lie in 1 .. {num_experts=}")
 
-        def draw(init: Initializer, *shape: int) -> nnx.Param:
+        def draw(init: Initializer, axes: tuple[str, str], *shape: int) -> nnx.Param:
             keys = jax.random.split(rngs.params(), num_experts)  # each expert by itself
-            return nnx.Param(jax.vmap(lambda key: init(key, shape, jnp.float32))(keys))
+            values = jax.vmap(lambda key: init(key, shape, jnp.float32))(keys)
+            return nnx.Param(values, axes=("experts", *axes))
 
         self.router = Linear(
             dim, num_experts, rngs=rngs, use_bias=False, kernel_init=kernel_init, ops=ops
         )
-        self.up = draw(kernel_init, dim, 2 * hidden_dim)
-        self.down = draw(out_init or kernel_init, hidden_dim, dim)
+        self.up = draw(kernel_init, ("embed", "mlp"), dim, 2 * hidden_dim)
+        self.down = draw(out_init or kernel_init, ("mlp", "embed"), hidden_dim, dim)
         self.hidden_dim = hidden_dim
         self.num_experts = num_experts
         self.experts_per_token = experts_per_token

@@ -23,8 +23,17 @@ class FeedForward(nnx.Module):
         out_init: Initializer | None = None,
         ops: Ops = Ops(),
     ):
-        self.up = Linear(dim, hidden_dim, rngs=rngs, kernel_init=kernel_init, ops=ops)
-        self.down = Linear(hidden_dim, dim, rngs=rngs, kernel_init=out_init or kernel_init, ops=ops)
+        self.up = Linear(
+            dim, hidden_dim, rngs=rngs, kernel_init=kernel_init, axes=("embed", "mlp"), ops=ops
+        )
+        self.down = Linear(
+            hidden_dim,
+            dim,
+            rngs=rngs,
+            kernel_init=out_init or kernel_init,
+            axes=("mlp", "embed"),
+            ops=ops,
+        )
         self.activation = activation
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
@@ -45,7 +54,13 @@ class GatedFeedForward(nnx.Module):
         ops: Ops = Ops(),
     ):
         self.up = Linear(
-            dim, 2 * hidden_dim, rngs=rngs, use_bias=False, kernel_init=kernel_init, ops=ops
+            dim,
+            2 * hidden_dim,
+            rngs=rngs,
+            use_bias=False,
+            kernel_init=kernel_init,
+            axes=("embed", "mlp"),
+            ops=ops,
         )
         self.down = Linear(
             hidden_dim,
@@ -53,6 +68,7 @@ class GatedFeedForward(nnx.Module):
             rngs=rngs,
             use_bias=False,
             kernel_init=out_init or kernel_init,
+            axes=("mlp", "embed"),
             ops=ops,
         )
         self.hidden_dim = hidden_dim

@@ -11,7 +11,8 @@ from zoo.functional.ops import Ops
 class Linear(nnx.Module):
     """`y = x W + b` on the last axis; W is `[in_dim, out_dim]`.
 
-    Parameters are float32; the product is taken in the input's dtype.
+    Parameters are float32; the product is taken in the input's dtype. `axes` names those of W, so
+    that whoever spreads a model over devices knows what to cut.
     """
 
     def __init__(
@@ -22,10 +23,12 @@ class Linear(nnx.Module):
         rngs: nnx.Rngs,
         use_bias: bool = True,
         kernel_init: Initializer = lecun_normal,
+        axes: tuple[str, str] = ("in", "out"),
         ops: Ops = Ops(),
     ):
-        self.kernel = nnx.Param(kernel_init(rngs.params(), (in_dim, out_dim), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(out_dim)) if use_bias else None
+        kernel = kernel_init(rngs.params(), (in_dim, out_dim), jnp.float32)
+        self.kernel = nnx.Param(kernel, axes=axes)
+        self.bias = nnx.Param(jnp.zeros(out_dim), axes=axes[1:]) if use_bias else None
         self.in_dim = in_dim
         self.dense = ops.dense
 

@@ -212,4 +212,5 @@ class RNN(_Recurrent):
 
 
 def _param(rngs: nnx.Rngs, dim: int, *shape: int) -> nnx.Param:
-    return nnx.Param(uniform(rngs.params(), shape, limit=1 / math.sqrt(dim)))
+    values = uniform(rngs.params(), shape, limit=1 / math.sqrt(dim))
+    return nnx.Param(values, axes=("in", "out")[-len(shape) :])
