@@ -28,6 +28,7 @@ from train.sync import Sync
 Mode = Literal["jit", "pmap", "shard_map", "mesh"]
 Batch = dict[str, Any]
 Axes = tuple[str, ...]  # logical names of an array's last axes, from the layer that owns it
+Variable = tuple[str, Axes]  # an array's path in the state, and its axes
 Run = Callable[..., Any]  # (leaves, batch) -> ...
 
 DATA: str = "data"
@@ -56,7 +57,7 @@ class Layout(abc.ABC):
     num_shards = 1  # parts that the rows of a batch are cut into
 
     @abc.abstractmethod
-    def place(self, leaves: Sequence[jax.Array], axes: Sequence[Axes]) -> list[jax.Array]:
+    def place(self, leaves: Sequence[jax.Array], variables: Sequence[Variable]) -> list[jax.Array]:
         """Arrays as :meth:`train` takes them, from arrays as one device has them."""
 
     def plain(self, placed: Sequence[jax.Array]) -> list[jax.Array]:
@@ -93,7 +94,7 @@ class OneDevice(Layout):
 
     mode = "jit"
 
-    def place(self, leaves, axes):
+    def place(self, leaves, variables):
         return list(leaves)
 
     def put(self, batch, pieces=1):
@@ -132,7 +133,7 @@ class Pmap(_EachItsRows):
 
     mode = "pmap"
 
-    def place(self, leaves, axes):
+    def place(self, leaves, variables):
         def on_all(leaf: jax.Array) -> jax.Array:
             copies = [jax.device_put(leaf[None], device) for device in self.mesh.devices.flat]
             shape = (self.num_shards, *leaf.shape)
@@ -166,7 +167,7 @@ class ShardMap(_EachItsRows):
 
     mode = "shard_map"
 
-    def place(self, leaves, axes):
+    def place(self, leaves, variables):
         return [jax.device_put(leaf, NamedSharding(self.mesh, PartitionSpec())) for leaf in leaves]
 
     def put(self, batch, pieces=1):
@@ -208,29 +209,29 @@ class MeshLayout(Layout):
     def describe(self):
         return dict(self.mesh.shape)
 
-    def place(self, leaves, axes):
+    def place(self, leaves, variables):
         return [
-            jax.device_put(leaf, NamedSharding(self.mesh, self.spec(leaf.shape, names)))
-            for leaf, names in zip(leaves, axes, strict=True)
+            jax.device_put(leaf, NamedSharding(self.mesh, self.spec(path, leaf.shape, axes)))
+            for leaf, (path, axes) in zip(leaves, variables, strict=True)
         ]
 
-    def spec(self, shape: tuple[int, ...], names: Axes) -> PartitionSpec:
+    def spec(self, path: str, shape: tuple[int, ...], axes: Axes) -> PartitionSpec:
         """Which mesh axis each axis of a parameter lies on.
 
         Raises:
           UserError: a mesh axis does not divide the axis that it should cut.
         """
-        found: list[str | None] = [None] * (len(shape) - len(names))  # the axis of stacked layers
-        for name, size in zip(names, shape[len(found) :], strict=True):
+        found: list[str | None] = [None] * (len(shape) - len(axes))  # the axis of stacked layers
+        for name, size in zip(axes, shape[len(found) :], strict=True):
             axis = LOGICAL_AXES.get(name)
             count = 1 if axis is None else self.mesh.shape[axis]
             if count == 1 or axis in found or (size % count and name in FLEXIBLE):
                 axis = None
             elif size % count:
-                fits = [n for n in range(1, size + 1) if size % n == 0 and n <= self.mesh.size]
+                fits = [str(n) for n in range(1, self.mesh.size + 1) if size % n == 0]
                 raise UserError(
-                    f"--mesh {axis}={count} does not divide an axis {name!r} of {size} in a "
-                    f"parameter of shape {shape}; {axis} can be {', '.join(map(str, fits))}"
+                    f"--mesh {axis}={count} does not divide the {size} of axis {name!r} of {path}, "
+                    f"whose shape is {shape}; {axis} can be {', '.join(fits)}"
                 )
             found.append(axis)
         return PartitionSpec(*found)

@@ -62,13 +62,12 @@ class Program:
         self.graphdef, state = nnx.split(objects)
         # Donation deletes buffers, and the caller may hold the same ones.
         leaves, self.structure = jax.tree.flatten(jax.tree.map(jax.numpy.copy, state))
-        variables = [  # one a leaf: a parameter that an optimiser masks has a path and no array
+        self.variables = [  # one a leaf: what an optimiser masks has a path and no array
             ("/".join(map(str, path)), variable.get_metadata().get("axes", ()))
             for path, variable in nnx.to_flat_state(state)
             for _ in jax.tree.leaves(variable)
         ]
-        self.paths = [path for path, _ in variables]
-        self.axes = [axes for _, axes in variables]
+        self.paths = [path for path, _ in self.variables]
         self.leaves = leaves
         self.compile_seconds = 0.0
         self._train: dict[Shapes, Any] = {}
@@ -81,7 +80,7 @@ class Program:
 
     @leaves.setter
     def leaves(self, leaves: list[jax.Array]) -> None:
-        self._placed = self.layout.place(leaves, self.axes)
+        self._placed = self.layout.place(leaves, self.variables)
 
     def put(self, batch: AnyBatch) -> AnyBatch:
         """A batch as :meth:`train` takes it, on its devices."""

@@ -27,6 +27,11 @@ class Sync:
     def __call__(self, tree: Any) -> Any:
         return tree if self.axis is None else lax.pmean(tree, self.axis)
 
+    @property
+    def num_devices(self) -> int:
+        """How many share the batch."""
+        return 1 if self.axis is None else lax.axis_size(self.axis)
+
     def own(self, key: jax.Array) -> jax.Array:
         """A random key that no other device has, for what need not be the same, as dropout."""
         return key if self.axis is None else jax.random.fold_in(key, lax.axis_index(self.axis))
@@ -42,7 +47,7 @@ class Sync:
         """``function(key, shape, *args)``, drawn once for the rows of all devices."""
         if self.axis is None:
             return function(key, shape, *args)
-        shape = (shape[0] * lax.axis_size(self.axis), *shape[1:])
+        shape = (shape[0] * self.num_devices, *shape[1:])
         return self.rows(function(key, shape, *args), pieces=pieces)
 
     def whole(self, function: Callable[[Any], Any], rows: Any, *, pieces: int = 1) -> Any:
@@ -67,7 +72,7 @@ class Sync:
         """This device's rows of arrays with the rows of all."""
         if self.axis is None:
             return tree
-        index, count = lax.axis_index(self.axis), lax.axis_size(self.axis)
+        index, count = lax.axis_index(self.axis), self.num_devices
 
         def taken(x: jax.Array) -> jax.Array:
             cut = x.reshape(pieces, count, -1, *x.shape[1:])

@@ -1,13 +1,17 @@
-"""Runs recipes under every mode on eight simulated devices, in a process of its own.
+"""What needs several devices: a process of its own, with eight simulated ones.
 
-    python -m tests.train.parallel_worker RECIPE [FIELD ...]
+    python -m tests.train.parallel_worker equal RECIPE [FIELD ...]
+    python -m tests.train.parallel_worker moved FOLDER RECIPE [FIELD ...]
+    python -m tests.train.parallel_worker placed
+    python -m tests.train.parallel_worker draws
 
-prints, for every mode, how far twenty steps are from those on one device.
+It fails where something is not as it should be.
 """
 
-import json
 import os
 import sys
+from pathlib import Path
+from typing import Any
 
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"  # before JAX is imported
 MODES = {  # name -> mode and mesh
@@ -15,77 +19,152 @@ MODES = {  # name -> mode and mesh
     "shard_map": ("shard_map", None),
     "mesh": ("mesh", "data=2,fsdp=2,tensor=2"),
 }
+LIVES = (  # of one run: mode, mesh, devices
+    ("mesh", "data=2,fsdp=2,tensor=2", 8),
+    ("shard_map", None, 4),
+    ("jit", None, 1),
+    ("pmap", None, 8),
+    ("mesh", "data=2,tensor=2", 4),
+)
 STEPS = 20
 
 
-def main(name: str, *fields: str) -> None:
+def equal(name: str, *fields: str) -> None:
+    """Twenty steps of a recipe, and an evaluation after them, are those on one device."""
+    from tests.close import assert_close
+    from train.parallel import layout
+
+    task = task_of(name, *fields)
+    expected = followed(task, layout("jit"))
+    for mode, where in MODES.items():
+        assert_close({mode: followed(task, layout(*where))}, {mode: expected})
+
+
+def moved(folder: str, name: str, *fields: str) -> None:
+    """A run that was saved, and went on on other devices, four times, ends as on one."""
+    import jax
+
+    from tests.close import assert_close
+    from train.checkpoint import Checkpoints
+    from train.parallel import layout
+
+    task = task_of(name, *fields)
+    checkpoints = Checkpoints(Path(folder), task.recipe.checkpoint, "loss", "min")
+    each = STEPS // len(LIVES)
+    for life, (mode, mesh, count) in enumerate(LIVES):
+        program, batches = compiled(task, layout(mode, mesh, jax.devices()[:count]))
+        if life:
+            found = checkpoints.restore(program.paths, program.leaves, print)
+            assert found is not None and found.step == life * each
+            program.leaves = found.leaves
+            batches.set_state(found.progress["data"])
+        for _ in range(each):
+            program.train(program.put(next(batches)))
+        progress = {"data": batches.get_state()}
+        checkpoints.save((life + 1) * each, program.paths, program.leaves, progress)
+        checkpoints.wait()
+    checkpoints.close()
+    assert_close(parameters(program), followed(task, layout("jit"))["parameters"])
+
+
+def placed() -> None:
+    """Parameters are cut by the names of their axes; what does not divide is refused by name."""
+    import jax
+    import pytest
+    from jax.sharding import PartitionSpec
+
+    from train.errors import UserError
+    from train.parallel import layout
+
+    small = ["--model.num-layers", "1", "--model.dim", "24", "--model.num-heads", "2"]
+    task = task_of("bible-gpt", *small)
+    program, _ = compiled(task, layout("mesh", "data=2,fsdp=2,tensor=2"))
+    leaves: list[Any] = program.leaves  # whose shardings are named ones
+    specs = {p: leaf.sharding.spec for p, leaf in zip(program.paths, leaves, strict=True)}
+    block, cut = "model/blocks/blocks/0", PartitionSpec("fsdp", "tensor")
+    assert specs[f"{block}/attention/qkv/kernel"] == cut
+    assert specs[f"{block}/attention/out/kernel"] == PartitionSpec("tensor", "fsdp")
+    assert specs[f"{block}/attention/qkv/bias"] == PartitionSpec("tensor")
+    momentum = [spec for path, spec in specs.items() if path.endswith("attention/qkv/kernel")]
+    assert len(momentum) > 1 and set(momentum) == {cut}
+    assert specs["rngs/dropout/key"] == PartitionSpec()
+    with pytest.raises(UserError, match=r"--mesh tensor=5 .* the 24 of axis 'heads' of model/"):
+        compiled(task, layout("mesh", "tensor=5", jax.devices()[:5]))
+
+
+def draws() -> None:
+    """Eight devices draw eight masks with keys of their own, and for shared rows those of one."""
+    import jax
+    import numpy as np
+    from jax.sharding import PartitionSpec
+
+    from train.parallel import DATA, ShardMap
+
+    where, key = ShardMap(jax.devices()), jax.random.key(0)
+
+    def drawn(function):
+        return jax.shard_map(
+            function, mesh=where.mesh, in_specs=(), out_specs=PartitionSpec(DATA), check_vma=False
+        )()
+
+    masks = drawn(lambda: jax.random.bernoulli(where.sync.own(key), shape=(1, 64)))
+    assert len(np.unique(masks, axis=0)) == 8
+    noise = drawn(lambda: where.sync.draw(jax.random.normal, key, (2, 5)))
+    assert np.array_equal(noise, jax.random.normal(key, (16, 5)))
+    # Two pieces of eight rows: on each device one row of the first, then one of the second.
+    pieces = drawn(lambda: where.sync.draw(jax.random.normal, key, (2, 5), pieces=2))
+    in_order = np.asarray(pieces).reshape(8, 2, 5).swapaxes(0, 1).reshape(16, 5)
+    assert np.array_equal(in_order, jax.random.normal(key, (16, 5)))
+
+
+def task_of(name: str, *fields: str):
     import dataclasses
 
     from tests.train import tiny
     from train import loop
-    from train.parallel import layout
 
-    recipe = dataclasses.replace(tiny.recipe(name, *fields), steps=STEPS)
-    task, _ = loop.build(recipe)
-    expected = Followed(task, layout("jit"))
-    print(
-        json.dumps(
-            {n: Followed(task, layout(*mode)).far_from(expected) for n, mode in MODES.items()}
-        )
-    )
+    return loop.build(dataclasses.replace(tiny.recipe(name, *fields), steps=STEPS))[0]
 
 
-class Followed:
-    """What twenty steps and an evaluation of a task came to."""
+def compiled(task, where):
+    from flax import nnx
 
-    def __init__(self, task, where):
-        import jax
-        import numpy as np
-        from flax import nnx
+    from train.data import train_batches
+    from train.step import Program
 
-        from train import loop
-        from train.data import train_batches
-        from train.step import Program
-
-        recipe = task.recipe
-        program = Program(task.build(nnx.Rngs(recipe.seed)), where, task.pieces)
-        batches = train_batches(task.data.train, batch_size=recipe.batch_size, seed=recipe.seed)
-        program.compile_train(task.train_step, *batches.examples())
-        loop.compile_eval(program, task)
-        metrics = [program.train(program.put(next(batches))) for _ in range(STEPS)]
-        self.metrics = {
-            name: np.array([float(step[name]) for step in metrics]) for name in metrics[0]
-        }
-        self.arrays = [
-            np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-            for leaf in program.leaves
-        ]
-        size = where.whole(recipe.eval_batch_size)
-        self.outputs = loop.evaluate(program.evaluate, task, size)
-        self.paths = program.paths
-
-    def far_from(self, other: "Followed") -> dict[str, float]:
-        """The largest relative differences: of a metric, of an array and of an output."""
-        return {
-            "metrics": max(_far(self.metrics[name], x) for name, x in other.metrics.items()),
-            "arrays": max(map(_far, self.arrays, other.arrays)),
-            "outputs": max(_far(self.outputs[name], x) for name, x in other.outputs.items()),
-        }
+    recipe = task.recipe
+    program = Program(task.build(nnx.Rngs(recipe.seed)), where, task.pieces)
+    batches = train_batches(task.data.train, batch_size=recipe.batch_size, seed=recipe.seed)
+    program.compile_train(task.train_step, *batches.examples())
+    return program, batches
 
 
-def _is_key(leaf) -> bool:
+def parameters(program):
+    """All parameters and statistics, one after the other."""
     import jax
+    import numpy as np
+    from flax import nnx
 
-    return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    state = nnx.state(program.objects(), (nnx.Param, nnx.BatchStat))
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state)])
 
 
-def _far(x, wanted) -> float:
-    """`‖x - wanted‖ / ‖wanted‖`."""
+def followed(task, where) -> dict[str, Any]:
+    """The metrics of twenty steps, the outputs of an evaluation, and all parameters."""
     import numpy as np
 
-    x, wanted = np.asarray(x, np.float64), np.asarray(wanted, np.float64)
-    return float(np.linalg.norm(x - wanted) / max(np.linalg.norm(wanted), 1e-30))
+    from train import loop
+
+    program, batches = compiled(task, where)
+    loop.compile_eval(program, task)
+    metrics = [program.train(program.put(next(batches))) for _ in range(STEPS)]
+    outputs = loop.evaluate(program.evaluate, task, where.whole(task.recipe.eval_batch_size))
+    return {
+        **{name: np.array([float(step[name]) for step in metrics]) for name in metrics[0]},
+        **{f"eval/{name}": values for name, values in outputs.items()},
+        "parameters": parameters(program),
+    }
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    {"equal": equal, "moved": moved, "placed": placed, "draws": draws}[sys.argv[1]](*sys.argv[2:])

@@ -108,7 +108,7 @@ class WordVectors(Network):
     def train_step(self, objects: Objects, batch: Batch, sync: Sync) -> Metrics:
         model, optimizer = objects["model"], objects["optimizer"]
         lr = optimizer.learning_rate()
-        size = self.config.update_size
+        size = self.config.update_size // sync.num_devices  # of these rows
         updates = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), batch)
         tables = model.words.table[...], model.contexts.table[...]
         tables, (losses, pairs) = jax.lax.scan(

@@ -1,0 +1,139 @@
+"""One training step, four ways to run it: the same losses, parameters and checkpoints."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import pytest
+
+from tests.conftest import ROOT
+from train.cli import main
+from train.errors import UserError
+from train.parallel import ShardMap, check_batch, layout, mesh_sizes
+from train.recipes import RECIPES
+
+# What eight devices can share: sixteen rows, more where a step cuts its batch in pieces.
+SIXTEEN = "--batch-size 16"
+FIELDS = {
+    "digits-wgan-gp": "--batch-size 32",
+    "word2vec": f"{SIXTEEN} --task.update-size 8",
+    # The gradient of a key's bias is 0 but for rounding, which Adam would make as large as others.
+    "translate-en-es": f"{SIXTEEN} --optim.epsilon 1e-6",
+    "synopsis": f"{SIXTEEN} --optim.epsilon 1e-6",
+}
+
+
+def on_eight_devices(*arguments: str) -> None:
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.train.parallel_worker", *arguments],
+        env=os.environ | {"PYTHONPATH": path},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_twenty_steps_are_those_of_one_device(name):
+    """Without dropout, for which every device of `pmap` and `shard_map` has a key of its own."""
+    fields = FIELDS.get(name, SIXTEEN).split()
+    if hasattr(RECIPES[name].load().model, "dropout_rate"):
+        fields += ["--model.dropout-rate", "0"]
+    on_eight_devices("equal", name, *fields)
+
+
+def test_accumulated_gradients_and_averaged_weights_too():
+    """With batch norm, whose moments are those of a piece of the batch on all devices."""
+    pieces = "--batch-size 32 --num-microbatches 2 --optim.ema-decay 0.9"
+    on_eight_devices("equal", "digits-resnet", *pieces.split())
+
+
+def test_a_run_goes_on_under_any_mode_on_any_number_of_devices(tmp_path):
+    """8, 4, 1, 8 and 4 devices; batch statistics and averaged weights are among what is saved."""
+    on_eight_devices("moved", str(tmp_path / "c"), "digits-resnet", *SIXTEEN.split())
+
+
+def test_where_parameters_lie():
+    on_eight_devices("placed")
+
+
+def test_what_devices_draw():
+    on_eight_devices("draws")
+
+
+def test_from_the_command_line(run_cli, tmp_path):
+    """A run under one mode goes on under another, and its result names the last."""
+    command = ["run", "digits-mlp", "--workdir", "r", "--json", "--task.baseline", "none"]
+    command += ["--steps", "40", "--batch-size", "16", "--checkpoint.every", "5"]
+    command += ["--data.train-split", "train[:200]", "--data.eval-split", "test[:50]"]
+    cut = run_cli(*command, "--parallel", "mesh", "--mesh", "tensor=2", JAX_NUM_CPU_DEVICES="4")
+    assert (cut.code, cut.stdout) == (2, "")
+    assert "--mesh tensor=2 is of 2 devices, and here are 4" in cut.stderr
+    assert not (tmp_path / "r").exists()
+    done = run_cli(
+        *command, "--parallel", "mesh", "--mesh", "data=2,tensor=2", JAX_NUM_CPU_DEVICES="4"
+    )
+    assert done.code == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["parallel"] == {"mode": "mesh", "devices": {"data": 2, "fsdp": 1, "tensor": 2}}
+    one = run_cli(*command[:3], "one", *command[4:])
+    assert json.loads(one.stdout)["parallel"] == {"mode": "jit", "devices": {}}
+    (tmp_path / "r" / "result.json").unlink()
+    evaluated = [run_cli("eval", folder, "--json").stdout for folder in ("r", "one")]
+    losses = [json.loads(line)["metrics"]["eval/loss"] for line in evaluated]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+# --- Bad input ------------------------------------------------------------------------------------
+
+
+def devices(count: int) -> list[Any]:
+    """The only one there is, so many times: enough for what is never run."""
+    return jax.devices()[:1] * count
+
+
+@pytest.mark.parametrize(
+    ("mesh", "message"),
+    [
+        ("data=3", r"--mesh data=3 is of 3 devices, and here are 8; data=8 would fit"),
+        ("data=2,tensors=4", "no mesh axis 'tensors'; did you mean 'tensor'"),
+        ("data=two", "'data=two' has not the form data=2"),
+        ("data=0", "'data=0' has not the form data=2"),
+        ("data", "'data' has not the form data=2"),
+        ("", "no mesh axis ''"),
+    ],
+)
+def test_a_wrong_mesh(mesh, message):
+    with pytest.raises(UserError, match=message):
+        mesh_sizes(mesh, 8)
+
+
+def test_sizes_of_a_mesh():
+    assert mesh_sizes(None, 8) == {"data": 8, "fsdp": 1, "tensor": 1}
+    assert mesh_sizes("tensor=2, fsdp=4", 8) == {"data": 1, "fsdp": 4, "tensor": 2}
+
+
+@pytest.mark.parametrize("mode", ["jit", "pmap", "shard_map"])
+def test_only_a_mesh_has_a_mesh(mode):
+    with pytest.raises(UserError, match=f"--parallel {mode} has no mesh; use --parallel mesh"):
+        layout(mode, "data=1")
+
+
+def test_a_batch_that_devices_cannot_share():
+    with pytest.raises(UserError, match=r"batch_size=12 .* by 1 devices.* multiple of 5"):
+        check_batch(ShardMap(devices(1)), 12, pieces=5)
+    check_batch(ShardMap(devices(1)), 15, pieces=5)
+
+
+def test_the_command_line_says_what_is_wrong(capsys, tmp_path):
+    arguments = ["run", "digits-mlp", "--workdir", str(tmp_path / "r")]
+    assert main([*arguments, "--parallel", "jot"]) == 2
+    assert "jot" in capsys.readouterr().err
+    assert main([*arguments, "--parallel", "mesh", "--mesh", "model=1"]) == 2
+    assert capsys.readouterr().err.startswith("error: no mesh axis 'model'")
+    assert not (tmp_path / "r").exists()
