@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"  # before JAX is imported
-MODES = {  # name -> mode and mesh
+MODES: dict[str, tuple[Any, str | None]] = {  # name -> mode and mesh
     "pmap": ("pmap", None),
     "shard_map": ("shard_map", None),
     "mesh": ("mesh", "data=2,fsdp=2,tensor=2"),
 }
-LIVES = (  # of one run: mode, mesh, devices
+LIVES: tuple[tuple[Any, str | None, int], ...] = (  # of one run: mode, mesh, devices
     ("mesh", "data=2,fsdp=2,tensor=2", 8),
     ("shard_map", None, 4),
     ("jit", None, 1),
