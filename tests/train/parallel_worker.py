@@ -1,6 +1,7 @@
 """What needs several devices: a process of its own, with eight simulated ones.
 
     python -m tests.train.parallel_worker equal RECIPE [FIELD ...]
+    python -m tests.train.parallel_worker answers RECIPE [FIELD ...]
     python -m tests.train.parallel_worker moved FOLDER RECIPE [FIELD ...]
     python -m tests.train.parallel_worker placed
     python -m tests.train.parallel_worker draws
@@ -30,7 +31,7 @@ STEPS = 20
 
 
 def equal(name: str, *fields: str) -> None:
-    """Twenty steps of a recipe, and an evaluation after them, are those on one device."""
+    """Twenty steps of a recipe are those on one device."""
     from tests.close import assert_close
     from train.parallel import layout
 
@@ -38,6 +39,28 @@ def equal(name: str, *fields: str) -> None:
     expected = followed(task, layout("jit"))
     for mode, where in MODES.items():
         assert_close({mode: followed(task, layout(*where))}, {mode: expected})
+
+
+def answers(name: str, *fields: str) -> None:
+    """An evaluation is that on one device, though its batches do not divide by eight."""
+    from flax import nnx
+
+    from tests.close import assert_close
+    from train import loop
+    from train.parallel import layout
+    from train.step import Program
+
+    task = task_of(name, *fields)
+
+    def evaluated(where) -> dict[str, Any]:
+        program = Program(task.build(nnx.Rngs(0)), where)
+        loop.compile_eval(program, task)
+        size = where.whole(task.recipe.eval_batch_size)
+        return loop.evaluate(program.evaluate, task, size)
+
+    expected = evaluated(layout("jit"))
+    for mode, where in MODES.items():
+        assert_close({mode: evaluated(layout(*where))}, {mode: expected})
 
 
 def moved(folder: str, name: str, *fields: str) -> None:
@@ -150,21 +173,19 @@ def parameters(program):
 
 
 def followed(task, where) -> dict[str, Any]:
-    """The metrics of twenty steps, the outputs of an evaluation, and all parameters."""
+    """The metrics of twenty steps, and all parameters after them."""
     import numpy as np
 
-    from train import loop
-
     program, batches = compiled(task, where)
-    loop.compile_eval(program, task)
     metrics = [program.train(program.put(next(batches))) for _ in range(STEPS)]
-    outputs = loop.evaluate(program.evaluate, task, where.whole(task.recipe.eval_batch_size))
     return {
         **{name: np.array([float(step[name]) for step in metrics]) for name in metrics[0]},
-        **{f"eval/{name}": values for name, values in outputs.items()},
         "parameters": parameters(program),
     }
 
 
 if __name__ == "__main__":
-    {"equal": equal, "moved": moved, "placed": placed, "draws": draws}[sys.argv[1]](*sys.argv[2:])
+    commands: dict[str, Any] = {
+        function.__name__: function for function in (equal, answers, moved, placed, draws)
+    }
+    commands[sys.argv[1]](*sys.argv[2:])

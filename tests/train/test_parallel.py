@@ -38,6 +38,7 @@ def on_eight_devices(*arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", RECIPES)
 def test_twenty_steps_are_those_of_one_device(name):
     """Without dropout, for which every device of `pmap` and `shard_map` has a key of its own."""
@@ -45,6 +46,11 @@ def test_twenty_steps_are_those_of_one_device(name):
     if hasattr(RECIPES[name].load().model, "dropout_rate"):
         fields += ["--model.dropout-rate", "0"]
     on_eight_devices("equal", name, *fields)
+
+
+@pytest.mark.parametrize("name", ["digits-resnet", "synopsis"])
+def test_an_evaluation_is_that_of_one_device(name):
+    on_eight_devices("answers", name, "--eval-batch-size", "13")
 
 
 def test_accumulated_gradients_and_averaged_weights_too():
