@@ -55,7 +55,10 @@ device_description_str: "{H100}"
 
 # Platform, as `kernels.best` names it -> the extra that installs its compiler, and the packages.
 COMPILERS = {
-    "gpu": ("gpu-aot", ("jax-cuda12-plugin", "jax-cuda12-pjrt", "nvidia-cuda-nvcc-cu12")),
+    "gpu": (
+        "gpu-aot",
+        ("jax-cuda12-plugin", "jax-cuda12-pjrt", "nvidia-cuda-nvcc-cu12", "nvidia-cudnn-cu12"),
+    ),
     "tpu": ("tpu-aot", ("libtpu",)),
 }
 CPU_FOR_THE_REST = {

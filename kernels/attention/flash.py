@@ -104,7 +104,14 @@ def _differentiable_no_more(function: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
-def served(q: Array, k: Array, v: Array, mask: Any, bias: Any) -> Mask:
+def served(
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Any,
+    bias: Any,
+    dtypes: tuple[Any, ...] = (jnp.float32, jnp.bfloat16),
+) -> Mask:
     """The mask, None as a mask of no rule, if flash attention serves these arguments.
 
     Raises:
@@ -120,8 +127,9 @@ def served(q: Array, k: Array, v: Array, mask: Any, bias: Any) -> Mask:
             f"say it by the rules of zoo.functional.attention.Mask, or {instead}"
         )
     dtype = jnp.result_type(q, k, v)
-    if dtype not in (jnp.float32, jnp.bfloat16):
-        raise NotImplementedError(f"{dtype} is neither float32 nor bfloat16; {instead}")
+    if dtype not in dtypes:
+        names = " nor ".join(jnp.dtype(known).name for known in dtypes)
+        raise NotImplementedError(f"{dtype} is neither {names}; {instead}")
     if q.shape[-1] > LARGEST_WIDTH:
         raise NotImplementedError(
             f"heads {q.shape[-1]} wide are wider than {LARGEST_WIDTH}; {instead}"

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 KB, MB = 2**10, 2**20
 SCRATCH = 256 * KB  # of the TPU's compiler itself, whatever the arrays' sizes
-Backend = Literal["pallas_gpu", "pallas_tpu"]
+Backend = Literal["cudnn", "pallas_gpu", "pallas_tpu"]
 
 
 class Case(NamedTuple):
@@ -18,12 +18,12 @@ class Case(NamedTuple):
     spec: str  # one of `specs.py`
     dtype: str
     passes: Literal["forward", "backward"]
-    kernels: str  # names, with spaces between, of the Pallas kernels that must be in the program
+    kernels: str  # names, with spaces between, of the kernels that must be in the program
     temp_bytes: int  # memory, at most, beside arguments and results
 
     @property
     def platform(self) -> str:
-        return self.backend.removeprefix("pallas_")
+        return "gpu" if self.backend == "cudnn" else self.backend.removeprefix("pallas_")
 
     def __str__(self) -> str:
         return "-".join(self[:5])
@@ -90,6 +90,16 @@ CASES += [
     *both_ways("attention", "llama-8b", "bfloat16", ATTENTION, 2, 3, 90, 300),
     *both_ways("attention", "long", "float32", ATTENTION, 1, 2, 70, 200),
     *both_ways("attention", "long", "bfloat16", ATTENTION, 1, 2, 45, 90),
+]
+# cuDNN keeps float32 sums of the queries' gradient.
+CUDNN = "dot_product_attention_fwd", "dot_product_attention_bwd"
+CASES += [
+    Case("attention", "cudnn", "bert-base", "bfloat16", "forward", CUDNN[0], 2 * KB),
+    Case("attention", "cudnn", "bert-base", "bfloat16", "backward", CUDNN[1], 60 * MB),
+    Case("attention", "cudnn", "llama-8b", "bfloat16", "forward", CUDNN[0], KB),
+    Case("attention", "cudnn", "llama-8b", "bfloat16", "backward", CUDNN[1], 80 * MB),
+    Case("attention", "cudnn", "long", "bfloat16", "forward", CUDNN[0], KB),
+    Case("attention", "cudnn", "long", "bfloat16", "backward", CUDNN[1], 40 * MB),
 ]
 # The logits are 1,570 MB of gpt2-small in float32 and 2,004 MB of llama-8b in bfloat16. The
 # backward pass has a tile of their gradient; on a tpu7x also a copy of the kernel's, 1,002 MB.

@@ -19,7 +19,11 @@ from train.targets import SMALLEST, target
 
 pytestmark = pytest.mark.aot
 
-CUSTOM_CALL = {"gpu": "__gpu$xla.gpu.triton", "tpu": "tpu_custom_call"}
+CUSTOM_CALL = {
+    "cudnn": "__cudnn$fmhaSoftmax",
+    "pallas_gpu": "__gpu$xla.gpu.triton",
+    "pallas_tpu": "tpu_custom_call",
+}
 
 
 @functools.cache
@@ -51,7 +55,7 @@ def pairs():
 def test_compiles_to_its_kernel(name: str, case: Case):
     found = compiled(name)[str(case)]
     assert "error" not in found, found["error"]
-    wanted = CUSTOM_CALL[case.platform]
+    wanted = CUSTOM_CALL[case.backend]
     calls = [call for call in found["custom_calls"] if wanted in call]
     for kernel in case.kernels.split():
         assert any(kernel in call for call in calls), f"no {kernel} in {found['custom_calls']}"
