@@ -192,7 +192,7 @@ def _run_help() -> str:
     recipes = "\n".join(f"  {name:18}{row.about}" for name, row in RECIPES.items())
     return (
         f"usage: {PROG} run RECIPE [--workdir DIR] [--seed N] [--steps N] [--data tfds:NAME] "
-        "[FIELD ...]"
+        "[--parallel MODE] [FIELD ...]"
         f"\n\nTrains a recipe and writes a run folder with its report.\n\nrecipes:\n{recipes}\n\n"
         f"`{PROG} run RECIPE --help` lists every field that can be set."
     )
