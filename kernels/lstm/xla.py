@@ -1,12 +1,8 @@
-"""LSTM for XLA's CPU backend: a backward pass of its own.
+"""LSTM for XLA's CPU backend: a backward pass of its own; `recurrence.py` has the equations.
 
 Differentiating the scan of the reference adds `h[t-1]ᵀ ȧ[t]`, a product with a small inner size, to
 the gradient of `W_h` in every step. Here the backward scan does only what must wait for the step
-after it, and leaves the gradients ȧ of the gates' sums; all else is one product over all steps:
-
-    Ẇ_h = Σ_{b,t} h[t-1]ᵀ ȧ[t],   Ẇ_x = Σ_{b,t} x[t]ᵀ ȧ[t],   ẋ = ȧ W_xᵀ,   ḃ = Σ_{b,t} ȧ[t]
-
-A dot over a letter is the gradient with respect to it. The forward pass keeps the four gates and
+after it, and leaves the gradients ȧ of the gates' sums. The forward pass keeps the four gates and
 the cell, 5H numbers a step beside its output h; only tanh(c) is computed twice.
 
 All four gates are one tanh, as σ(x) = ½ + ½ tanh(x/2). What XLA makes of a step decides how long it
@@ -16,15 +12,14 @@ computing a gate again in each of the arrays that it is a part of, and from plac
 one number at a time.
 """
 
-from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from kernels.dense.xla import dense
+from kernels.lstm.recurrence import Form, Passes, State, over_time
 from zoo.functional.activation import tanh
 
 
@@ -42,21 +37,20 @@ def lstm(
     """`zoo.functional.recurrent.lstm`; differentiable backwards, not by `jax.jvp`."""
     a = dense(jnp.swapaxes(x, 0, 1), w_x)  # [T, B, 4H]: turned while it is narrow
     mask = None if mask is None else mask.T[..., None]
-    result: Any = _over_time(a, h0, c0, w_h, b, mask, reverse)
+    result: Any = over_time(a, h0, c0, w_h, b, mask, Form(reverse), PASSES)
     outputs, last = result
     return jnp.swapaxes(outputs, 0, 1), last
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(6,))
-def _over_time(
-    a: Array, h0: Array, c0: Array, w_h: Array, b: Array, mask: Array | None, reverse: bool
-):
-    """From the input's products `x W_x`, time first, to outputs and the last (h, c)."""
-    return _forward(a, h0, c0, w_h, b, mask, reverse)[0]
-
-
 def _forward(
-    a: Array, h0: Array, c0: Array, w_h: Array, b: Array, mask: Array | None, reverse: bool
+    a: Array,
+    h0: Array,
+    c0: Array,
+    w_h: Array,
+    b: Array,
+    mask: Array | None,
+    form: Form,
+    keep: bool,  # what nobody reads, XLA does not compute
 ):
     dtype = a.dtype
     is_g = jnp.repeat(jnp.array([False, False, True, False]), h0.shape[-1])
@@ -74,16 +68,12 @@ def _forward(
             h_after, c_after = jnp.where(real, h_after, h), jnp.where(real, c_after, c)
         return (h_after, c_after), (h_after, c, (i, f, g, o))
 
-    last, (h_after, c_before, gates) = lax.scan(step, (h0, c0), (a, mask), reverse=reverse)
-    outputs = h_after.astype(dtype)
-    if mask is not None:
-        outputs = jnp.where(mask, outputs, 0)
-    return (outputs, last), (gates, h_after, c_before, last[1], h0, w_h, mask)
+    last, (h_after, c_before, gates) = lax.scan(step, (h0, c0), (a, mask), reverse=form.reverse)
+    return h_after, last, (gates, c_before, last[1])
 
 
-def _backward(reverse: bool, residuals, gradients):
-    gates, h_after, c_before, c_last, h0, w_h, mask = residuals
-    d_outputs, (dh_last, dc_last) = gradients
+def _backward(d_outputs: Array, d_last: State, kept, w_h: Array, mask: Array | None, form: Form):
+    gates, c_before, c_last = kept
     dtype = w_h.dtype
 
     def step(carry, inputs):
@@ -104,13 +94,9 @@ def _backward(reverse: bool, residuals, gradients):
         return (dh, dc, c), da
 
     w_back = w_h.T  # turned once, not in every step
-    start, inputs = (dh_last, dc_last, c_last), (d_outputs, gates, c_before, mask)
-    (dh0, dc0, _), da = lax.scan(step, start, inputs, reverse=not reverse)
-    # Before a step, h is what its neighbour left; before the first, h0.
-    h_before = [h_after[1:], h0[None]] if reverse else [h0[None], h_after[:-1]]
-    h_before = jnp.concatenate(h_before).astype(dtype).reshape(-1, h0.shape[-1])
-    d_w_h = h_before.T @ da.reshape(-1, da.shape[-1])
-    return da, dh0, dc0, d_w_h, jnp.sum(da, axis=(0, 1)), None
+    start, inputs = (*d_last, c_last), (d_outputs, gates, c_before, mask)
+    (dh0, dc0, _), da = lax.scan(step, start, inputs, reverse=not form.reverse)
+    return da, dh0, dc0
 
 
-_over_time.defvjp(_forward, _backward)
+PASSES = Passes(_forward, _backward)

@@ -33,6 +33,7 @@ ATTENTION = (
     "flash_attention_forward",
     "flash_attention_gradient_of_queries flash_attention_gradient_of_keys",
 )
+LSTM = "lstm_forward", "lstm_forward lstm_backward"
 CROSS_ENTROPY = "cross_entropy_statistics", "cross_entropy_gradient"
 
 
@@ -106,4 +107,15 @@ CASES += [
 CASES += [
     *both_ways("linear_cross_entropy", "gpt2-small", "float32", CROSS_ENTROPY, 2, 400, 20, 320),
     *both_ways("linear_cross_entropy", "llama-8b", "bfloat16", CROSS_ENTROPY, 5, 550, 20, 1750),
+]
+# An LSTM has the sums of the gates of all steps in one array, which begins as x W_x and ends as ȧ:
+# 16 MB of language-model, 64 MB of gnmt. Beside it are outputs, 4 or 16 MB, before they are turned
+# to have the batch first, and for the backward pass c in float32, 4 or 32 MB. On a GPU cuBLAS has
+# another 32 MB; what a TPU's fast memory holds of all that is not counted.
+CASES += [
+    *both_ways("lstm", "vowels-first", "float32", LSTM, 34, 35, 3, 4),
+    *both_ways("lstm", "sentiment", "float32", LSTM, 37, 39, 6, 9),
+    *both_ways("lstm", "sentiment", "bfloat16", LSTM, 35, 37, 4, 6),
+    *both_ways("lstm", "language-model", "float32", LSTM, 49, 58, 22, 26),
+    *both_ways("lstm", "gnmt", "bfloat16", LSTM, 98, 132, 66, 132),
 ]

@@ -11,6 +11,7 @@ from jax.experimental.layout import Format, Layout
 
 from kernels.attention.specs import SPECS as ATTENTIONS
 from kernels.layer_norm.specs import SPECS as NORMS
+from kernels.lstm.specs import SPECS as LSTMS
 from kernels.softmax_cross_entropy.specs import SPECS as CROSS_ENTROPIES
 from tests.aot.cases import Case
 from train.targets import Target, measured
@@ -44,11 +45,30 @@ def cross_entropy(case: Case) -> list[Any]:
     return [*arrays, jax.ShapeDtypeStruct((spec.rows,), "int32")]
 
 
-# Operation -> the folder of its kernels, and its arguments: shapes, or trees of them.
+def lstm(case: Case) -> list[Any]:
+    """x, the state in float32, the weights, and a mask where sequences are padded."""
+    spec = LSTMS[case.spec]
+    state = jax.ShapeDtypeStruct((spec.batch, spec.dim), "float32")
+    x, *weights = (
+        jax.ShapeDtypeStruct(shape, case.dtype)
+        for shape in (
+            (spec.batch, spec.steps, spec.in_dim),
+            (spec.in_dim, 4 * spec.dim),
+            (spec.dim, 4 * spec.dim),
+            (4 * spec.dim,),
+        )
+    )
+    mask = jax.ShapeDtypeStruct((spec.batch, spec.steps), "bool") if spec.padded else None
+    return [x, state, state, *weights, {"mask": mask}]
+
+
+# Operation -> the folder of its kernels, and its arguments: shapes, or trees of them; the last may
+# be a dict of those that are given by name.
 OPERATIONS: dict[str, tuple[str, Callable[[Case], list[Any]]]] = {
     "attention": ("attention", attention),
     "linear_cross_entropy": ("softmax_cross_entropy", cross_entropy),
     "layer_norm": ("layer_norm", norm),
+    "lstm": ("lstm", lstm),
     "rms_norm": ("layer_norm", norm),
 }
 
@@ -57,7 +77,7 @@ def compile_case(case: Case, target: Target) -> dict[str, Any]:
     """What the compiled program calls and takes, and the seconds that compiling took."""
     folder, arguments_of = OPERATIONS[case.operation]
     module = importlib.import_module(f"kernels.{folder}.{case.backend}")
-    function, arguments = getattr(module, case.operation), arguments_of(case)
+    function, arguments = called(getattr(module, case.operation)), arguments_of(case)
     sharding = jax.sharding.SingleDeviceSharding(target.devices()[0])
 
     def placed(tree):
@@ -85,6 +105,16 @@ def compile_case(case: Case, target: Target) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - start, 3),
         **measured(compiled),
     }
+
+
+def called(function: Callable) -> Callable:
+    """`function`, given a dict of arguments with names as if it were one more."""
+
+    def run(*arguments):
+        *rest, last = arguments
+        return function(*rest, **last) if isinstance(last, dict) else function(*arguments)
+
+    return run
 
 
 def gradients(function: Callable) -> Callable:
