@@ -39,7 +39,15 @@ from train.result import write_json
 from train.targets import Target, measured, target
 
 TARGETS = ("h100", "v5e")
-PACKAGES = ("jax", "flax", "optax", "libtpu", "jax-cuda12-plugin", "nvidia-cuda-nvcc-cu12")
+PACKAGES = (
+    "jax",
+    "flax",
+    "optax",
+    "libtpu",
+    "jax-cuda12-plugin",
+    "nvidia-cuda-nvcc-cu12",
+    "nvidia-cudnn-cu12",
+)
 FILE = RESULTS / "aot.json"
 
 Found = dict[str, Any]  # of one recipe on one target: batch and figures, or the error
