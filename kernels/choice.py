@@ -6,12 +6,14 @@ import logging
 
 import jax
 
+from kernels.attention import xla as attention
 from kernels.conv import xla as conv
 from kernels.conv_transpose import xla as conv_transpose
 from kernels.dense import xla as dense
 from kernels.lstm import xla as lstm
 from kernels.max_pool import xla as max_pool
 from kernels.softmax_cross_entropy import xla as softmax_cross_entropy
+from zoo.functional import attention as reference
 from zoo.functional.ops import Ops
 
 logger = logging.getLogger("kernels")
@@ -20,6 +22,10 @@ logger = logging.getLogger("kernels")
 # What the choices gain together is measured by `python -m benchmarks run convnet resnet18`.
 CHOICES = {
     "cpu": {
+        "attention": (
+            attention.attention,
+            "from 256 queries on, blocks of weights that stay in the cache and are not kept",
+        ),
         "conv": (conv.conv, "1x1 windows and first layers are matrix products"),
         "conv_transpose": (
             conv_transpose.conv_transpose,
@@ -50,7 +56,10 @@ COMPILER_OPTIONS: dict[str, dict[str, str | bool]] = {
     "tpu": {},
 }
 # What to put in the place of a choice where gradients are differentiated.
-TWICE_DIFFERENTIATED = {conv.conv: conv.twice_differentiated_conv}
+TWICE_DIFFERENTIATED = {
+    attention.attention: reference.attention,  # its backward pass is differentiated as it stands
+    conv.conv: conv.twice_differentiated_conv,
+}
 ALIASES = {"cuda": "gpu", "rocm": "gpu"}
 
 

@@ -10,8 +10,10 @@ heads and is never repeated in memory. The reference is `zoo.functional.attentio
 |-----------------|-----------------------------|------------------------------------------------|
 | `pallas_gpu.py` | NVIDIA GPUs, through Triton | any T, S; causal, lengths, segments; H <= 256; |
 | `pallas_tpu.py` | TPUs, through Mosaic        | float32, bfloat16; first derivatives           |
+| `xla.py`        | any; chosen on CPUs         | everything, some of it by the reference        |
 
-Both serve the same; with `interpret=True` they run on a CPU too, slowly. What they do not serve, a
-bias or a mask that is an array, raises `NotImplementedError`. `flash.py` has the equations and
-whatever the two share.
+The first two serve the same; with `interpret=True` they run on a CPU too, slowly. What they do not
+serve, a bias or a mask that is an array, raises `NotImplementedError`. `xla.py` hands that to the
+reference, and so any call of fewer than 256 queries. `flash.py` has the equations and whatever the
+first two share.
 """

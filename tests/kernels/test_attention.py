@@ -1,10 +1,10 @@
-"""Flash attention against the reference, both back ends interpreted on the CPU."""
+"""Every back end of attention against the reference, those in Pallas interpreted on the CPU."""
 
 import dataclasses
 import math
 from functools import partial
-from types import ModuleType
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,21 +13,38 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec as P
 
-from kernels.attention import flash, pallas_gpu, pallas_tpu
+import kernels
+from kernels.attention import flash, pallas_gpu, pallas_tpu, xla
 from kernels.attention.specs import SPECS, AttentionSpec
 from tests.close import assert_close
 from tests.kernels.gradients import assert_same, random
 from zoo.functional.attention import Mask
 from zoo.functional.attention import attention as reference
 
-BACKENDS = [pallas_gpu, pallas_tpu]
+Backend = Any  # has `attention`
 
 
-@pytest.fixture(params=BACKENDS, ids=lambda module: module.__name__.rpartition(".")[2])
-def backend(request, monkeypatch):
+def in_small_blocks(q, k, v, mask=None, interpret=False):
+    """The CPU's own form, which short sequences would not have; a loop of one pass for each row."""
+    del interpret
+    return xla.in_blocks(q, k, v, mask, block=48)
+
+
+PALLAS = {"pallas_gpu": pallas_gpu, "pallas_tpu": pallas_tpu}
+BACKENDS = PALLAS | {"xla": SimpleNamespace(attention=in_small_blocks)}
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request, monkeypatch) -> Backend:
     """A back end, with blocks small enough for short sequences to have several."""
     monkeypatch.setattr(pallas_tpu, "LARGEST", 128)
-    return request.param
+    return BACKENDS[request.param]
+
+
+@pytest.fixture(params=PALLAS)
+def in_pallas(request) -> Backend:
+    """A back end that refuses what it does not serve."""
+    return PALLAS[request.param]
 
 
 def arguments(spec: AttentionSpec, dtype: str = "float32", num_keys: int | None = None):
@@ -59,7 +76,7 @@ def shrunk(name: str) -> AttentionSpec:
 
 
 def assert_as_reference(
-    backend: ModuleType,
+    backend: Backend,
     q_k_v: tuple[jax.Array, ...],
     mask: Mask | None,
     kind: Literal["leaf", "bf16"] = "leaf",
@@ -174,12 +191,18 @@ def test_no_array_over_queries_and_keys(backend):
 
 
 def shapes(jaxpr):
-    """Of every array that a traced function computes, in kernels and loops too."""
-    for eqn in jaxpr.eqns:
+    """Of every array that a traced function computes."""
+    for eqn in equations(jaxpr):
         yield from (out.aval.shape for out in eqn.outvars if hasattr(out.aval, "shape"))
+
+
+def equations(jaxpr):
+    """Of a traced function, in kernels and loops too."""
+    for eqn in jaxpr.eqns:
+        yield eqn
         for inner in jax.tree.leaves(list(eqn.params.values()), is_leaf=is_jaxpr):
             if is_jaxpr(inner):
-                yield from shapes(getattr(inner, "jaxpr", inner))
+                yield from equations(getattr(inner, "jaxpr", inner))
 
 
 def is_jaxpr(value) -> bool:
@@ -230,32 +253,93 @@ def test_mixed_types(backend):
     assert_close(actual, reference(q, k, v.astype(jnp.bfloat16)), kind="bf16")
 
 
-def test_refusals(backend):
+def test_refusals(in_pallas):
     spec = AttentionSpec(batch=1, tokens=4, heads=3, kv_heads=1, width=8)
     q, k, v = arguments(spec)
     square = jnp.ones((1, 1, 4, 4))
     instead = "use zoo.functional.attention or jax.nn"
     with pytest.raises(NotImplementedError, match=rf"bias, \(1, 1, 4, 4\).*{instead}"):
-        backend.attention(q, k, v, bias=square)
+        in_pallas.attention(q, k, v, bias=square)
     with pytest.raises(NotImplementedError, match=rf"mask of shape \(1, 1, 4, 4\).*{instead}"):
-        backend.attention(q, k, v, square > 0)
+        in_pallas.attention(q, k, v, square > 0)
     with pytest.raises(NotImplementedError, match=f"float16 is neither.*{instead}"):
-        backend.attention(*(x.astype(jnp.float16) for x in (q, k, v)))
+        in_pallas.attention(*(x.astype(jnp.float16) for x in (q, k, v)))
     wide = dataclasses.replace(spec, width=flash.LARGEST_WIDTH + 1)
     with pytest.raises(NotImplementedError, match=f"257 wide.*{instead}"):
-        backend.attention(*arguments(wide))
-    k, v = (jnp.concatenate([x, x], axis=2) for x in (k, v))
+        in_pallas.attention(*arguments(wide))
+
+
+def test_heads_that_do_not_divide(backend):
+    q, k, v = arguments(AttentionSpec(batch=1, tokens=4, heads=3, kv_heads=2, width=8))
     with pytest.raises(ValueError, match="2 key/value heads do not divide 3 query heads"):
         backend.attention(q, k, v)
 
 
-def test_further_derivatives_are_refused(backend):
+def test_further_derivatives_are_refused(in_pallas):
     q, k, v = arguments(AttentionSpec(batch=1, tokens=4, heads=1, kv_heads=1, width=8))
 
     def total(q):
-        return jnp.sum(backend.attention(q, k, v, interpret=True))
+        return jnp.sum(in_pallas.attention(q, k, v, interpret=True))
 
     with pytest.raises(NotImplementedError, match="has no derivative; use zoo"):
         jax.grad(lambda q: jnp.sum(jax.grad(total)(q)))(q)
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(total, (q,), (q,))
+
+
+LONG = AttentionSpec(batch=2, tokens=300, heads=6, kv_heads=3, width=8, lengths=True, segments=True)
+
+
+@pytest.mark.parametrize("heads_at_a_time", [1, 3])
+def test_on_a_cpu(monkeypatch, heads_at_a_time):
+    """What models call, with its own blocks, and all that its loop may take at a time."""
+    monkeypatch.setattr(xla, "SCORES", heads_at_a_time * 2 * 128 * 300)
+    attention = partial(xla.attention, mask=rules(LONG))
+    assert parts(attention) == 3 // heads_at_a_time
+    want = partial(reference, mask=rules(LONG))
+    assert_same(attention, want, *arguments(LONG), forward_mode=False)
+
+
+def parts(attention) -> int:
+    """Steps of the loop for each row."""
+    jaxpr = jax.make_jaxpr(attention)(*arguments(LONG)).jaxpr
+    (length,) = {eqn.params["length"] for eqn in equations(jaxpr) if eqn.primitive.name == "scan"}
+    return length // LONG.batch
+
+
+def test_what_a_cpu_leaves_to_the_reference():
+    """To the bit: few queries, whatever the keys, a bias, a mask that is an array, other types."""
+    few = arguments(dataclasses.replace(LONG, tokens=255), num_keys=300)
+    long, square = arguments(LONG), random((1, 1, 300, 300), 7)
+    half = tuple(x.astype(jnp.float16) for x in long)
+    cases = [(few, Mask(causal=True), None), (long, None, square), (long, square > 0, None)]
+    for q_k_v, mask, bias in [*cases, (half, None, None)]:
+        assert jnp.array_equal(xla.attention(*q_k_v, mask, bias), reference(*q_k_v, mask, bias))
+
+
+def test_memory_on_a_cpu():
+    """Forward and backward take a tenth of what one array of all weights would."""
+    shape = jax.ShapeDtypeStruct((1, 2048, 4, 32), jnp.float32)
+
+    def gradients(*q_k_v):
+        loss = partial(xla.attention, mask=Mask(causal=True))
+        return jax.grad(lambda *q_k_v: jnp.sum(loss(*q_k_v) ** 2), argnums=(0, 1, 2))(*q_k_v)
+
+    lowered = jax.jit(gradients).lower(shape, shape, shape)
+    compiled = lowered.compile(compiler_options=kernels.compiler_options())
+    all_weights = 4 * 2048 * 2048 * 4
+    assert compiled.memory_analysis().temp_size_in_bytes < all_weights / 5
+
+
+def test_second_derivatives_on_a_cpu():
+    """Through the loop of the backward pass, which keeps its weights then."""
+    spec = AttentionSpec(batch=1, tokens=20, heads=2, kv_heads=1, width=8)
+
+    def of_gradient(attention):
+        def penalty(q, k, v):
+            loss = lambda *q_k_v: jnp.sum(attention(*q_k_v, rules(spec)) ** 2)
+            return sum(jnp.sum(x**2) for x in jax.grad(loss, argnums=(0, 1, 2))(q, k, v))
+
+        return jax.grad(penalty, argnums=(0, 1, 2))(*arguments(spec))
+
+    assert_close(of_gradient(in_small_blocks), of_gradient(reference), kind="composite")

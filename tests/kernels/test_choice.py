@@ -14,11 +14,13 @@ from kernels import choice
 from kernels.conv.xla import twice_differentiated_conv
 from tests.close import assert_close
 from tests.kernels.gradients import random
+from zoo.functional import attention as reference
 
 
 def test_best_on_a_cpu():
     names = kernels.describe(kernels.best("cpu"))
     assert {name for name, backend in names.items() if backend == "xla"} == {
+        "attention",
         "conv",
         "conv_transpose",
         "dense",
@@ -83,9 +85,10 @@ def test_a_whole_model_gives_the_same():
 
 
 def test_ops_for_second_derivatives():
-    """The kernel that has a better one is replaced, and nothing else, nor what the user chose."""
+    """The kernels that have a better one are replaced, and nothing else, nor what the user chose."""
     ops = kernels.best("cpu")
     changed = kernels.for_second_derivatives(ops)
     assert changed.conv is twice_differentiated_conv
-    assert dataclasses.replace(changed, conv=ops.conv) == ops
+    assert changed.attention is reference.attention
+    assert dataclasses.replace(changed, conv=ops.conv, attention=ops.attention) == ops
     assert kernels.for_second_derivatives(zoo.Ops()) == zoo.Ops()

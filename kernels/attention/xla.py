@@ -1,0 +1,213 @@
+"""Attention for XLA's CPU backend: blocks of queries, and a backward pass of its own.
+
+`flash.py` has the equations. A block of queries sees all its keys at once, with a causal mask those
+up to its own end only, so that nearly half of the work falls away. The backward pass computes the
+weights again from the log-sum-exp, block by block, so no array of T·S numbers exists.
+
+A loop goes over the heads of all rows, as few at a time as keep a block's scores in the cache, and
+reads and writes them where they lie in q, k and v: nothing as large as those is turned or repeated.
+Scores lie keys by queries, Sᵀ. So K̇ = Ṡᵀ Q and V̇ = Pᵀ Ȯ need nothing turned, and in Oᵀ = Vᵀ Pᵀ and
+Q̇ᵀ = Kᵀ Ṡᵀ the narrow matrix is; products that turn the wide one take up to twice as long. All
+arithmetic is float32.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from kernels.attention.flash import TINY, Segments
+from zoo.functional.attention import Bias, Keys, Mask, Queries, Visible
+from zoo.functional.attention import attention as reference
+
+FEWEST_QUERIES = 256  # below, the reference is as fast
+BLOCK = 128  # queries
+MOST_BLOCKS = 8  # each is compiled by itself, so longer sequences have longer blocks
+SCORES = 2**18  # in a step of the loop: 1 MB
+
+
+@dataclass(frozen=True)
+class Form:
+    """What must be known when it is compiled."""
+
+    causal: bool
+    block: int  # queries
+    parts: int  # steps of the loop for each row; divides K
+
+
+Rules = tuple[Array | None, Segments]  # lengths and segments of a mask
+
+
+def attention(
+    q: Queries,
+    k: Keys,
+    v: Keys,
+    mask: Mask | Visible | None = None,
+    bias: Bias | None = None,
+) -> Queries:
+    """`zoo.functional.attention`; differentiable backwards, not by `jax.jvp`.
+
+    It is that function itself for fewer than 256 queries, for a bias, for a mask that is an array,
+    and for other types than float32 and bfloat16.
+
+    Raises:
+        ValueError: the heads of keys do not divide those of queries.
+    """
+    by_rules = bias is None and (mask is None or isinstance(mask, Mask))
+    known = jnp.result_type(q, k, v) in (jnp.float32, jnp.bfloat16)
+    if q.shape[1] < FEWEST_QUERIES or not (by_rules and known):
+        return reference(q, k, v, mask, bias)
+    return in_blocks(q, k, v, mask)
+
+
+def in_blocks(
+    q: Queries, k: Keys, v: Keys, mask: Mask | None = None, *, block: int | None = None
+) -> Queries:
+    """`attention` by blocks whatever the number of queries.
+
+    Args:
+        block: queries in each; by default 128, or an eighth of T if that is more.
+
+    Raises:
+        ValueError: the heads of keys do not divide those of queries.
+    """
+    (num_queries, num_heads), (num_keys, num_kv_heads) = q.shape[1:3], k.shape[1:3]
+    if num_heads % num_kv_heads:
+        raise ValueError(f"{num_kv_heads} key/value heads do not divide {num_heads} query heads")
+    block = block or max(BLOCK, math.ceil(num_queries / MOST_BLOCKS))
+    fewest = math.ceil(num_heads * block * num_keys / SCORES)
+    divisors = [parts for parts in range(1, num_kv_heads + 1) if num_kv_heads % parts == 0]
+    parts = next((parts for parts in divisors if parts >= fewest), num_kv_heads)
+    mask = Mask() if mask is None else mask
+    o: Any = _attend(Form(mask.causal, block, parts), q, k, v, (mask.lengths, mask.segments))
+    return o
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(form: Form, q: Array, k: Array, v: Array, rules: Rules):
+    return _forward(form, q, k, v, rules)[0]
+
+
+def _forward(form: Form, q: Array, k: Array, v: Array, rules: Rules):
+    def visit(o: Array, step: Array):
+        q_s, k_s, v_s = (_take(x, step, form) for x in (q, k, v))
+        q_s, v_turned = _grouped(q_s, k_s) * q.shape[-1] ** -0.5, _turned(v_s)
+        outputs, lse = [], []
+        for start, end, seen in _blocks(form, q, k):
+            s = _by_keys(k_s[:, :seen], q_s[:, :, start:end])
+            s = _hide(s, start, step, form, rules)
+            m = jnp.max(s, axis=1, keepdims=True)
+            m = jnp.where(jnp.isfinite(m), m, 0)  # -inf where a query may look nowhere
+            p = jnp.exp(s - m)
+            total = jnp.maximum(jnp.sum(p, axis=1, keepdims=True), TINY)
+            outputs.append(_by_queries(v_turned[:, :, :seen], p / total))
+            lse.append(m + jnp.log(total))
+        return _put(o, jnp.concatenate(outputs, axis=2), step, form), jnp.concatenate(lse, axis=-1)
+
+    o, lse = lax.scan(visit, jnp.zeros_like(q, dtype=v.dtype), _steps(form, q))
+    return o, (q, k, v, rules, o, lse)
+
+
+def _backward(form: Form, residuals, d_o: Array):
+    q, k, v, rules, o, lse = residuals
+    scale = q.shape[-1] ** -0.5
+
+    def visit(gradients: tuple[Array, Array, Array], inputs: tuple[Array, Array]):
+        step, lse = inputs
+        q_s, k_s, v_s, o_s, d_o_s = (_take(x, step, form) for x in (q, k, v, o, d_o))
+        q_s, d_o_s, k_turned = _grouped(q_s, k_s) * scale, _grouped(d_o_s, k_s), _turned(k_s)
+        delta = jnp.sum(_grouped(o_s, k_s) * d_o_s, axis=-1)[:, None]  # D
+        d_q, d_k, d_v = [], jnp.zeros_like(k_s), jnp.zeros_like(v_s)
+        for start, end, seen in _blocks(form, q, k):
+            q_i, d_o_i = q_s[:, :, start:end], d_o_s[:, :, start:end]
+            s = _hide(_by_keys(k_s[:, :seen], q_i), start, step, form, rules)
+            p = jnp.exp(s - lse[..., start:end])
+            d_s = p * (_by_keys(v_s[:, :seen], d_o_i) - delta[..., start:end])
+            d_q.append(_by_queries(k_turned[:, :, :seen], d_s))
+            d_k = _add(d_k, jnp.einsum("nsgt,ngth->nsh", d_s, q_i))
+            d_v = _add(d_v, jnp.einsum("nsgt,ngth->nsh", p, d_o_i))
+        parts = jnp.concatenate(d_q, axis=2) * scale, d_k, d_v
+        return tuple(_put(x, y, step, form) for x, y in zip(gradients, parts, strict=True)), None
+
+    zeros = jnp.zeros_like(q), jnp.zeros_like(k), jnp.zeros_like(v)
+    gradients, _ = lax.scan(visit, zeros, (_steps(form, q), lse))
+    return *gradients, None
+
+
+_attend.defvjp(_forward, _backward)
+
+
+def _steps(form: Form, q: Array) -> Array:
+    return jnp.arange(len(q) * form.parts)
+
+
+def _blocks(form: Form, q: Array, k: Array) -> Iterator[tuple[int, int, int]]:
+    """Of each block of queries the start and the end, and how many keys it sees."""
+    num_queries, num_keys = q.shape[1], k.shape[1]
+    for start in range(0, num_queries, form.block):
+        end = min(start + form.block, num_queries)
+        yield start, end, min(end, num_keys) if form.causal else num_keys
+
+
+def _take(x: Array, step: Array, form: Form) -> Array:
+    """The heads of a step, `[B, T, N, H] -> [n, T, H]`."""
+    heads = x.shape[2] // form.parts
+    start = step // form.parts, 0, step % form.parts * heads, 0
+    part = lax.dynamic_slice(x, start, (1, x.shape[1], heads, x.shape[3]))[0]
+    return jnp.swapaxes(part, 0, 1).astype(jnp.float32)
+
+
+def _put(x: Array, part: Array, step: Array, form: Form) -> Array:
+    """x with the heads of a step, `[n, T, H]` or `[n, G, T, H]`, in their place."""
+    heads = x.shape[2] // form.parts
+    part = jnp.swapaxes(part.reshape(heads, x.shape[1], x.shape[3]), 0, 1).astype(x.dtype)
+    start = step // form.parts, 0, step % form.parts * heads, 0
+    return lax.dynamic_update_slice(x, part[None], start)
+
+
+def _grouped(q_s: Array, k_s: Array) -> Array:
+    """`[n·G, T, H] -> [n, G, T, H]`: the query heads of each key/value head."""
+    return q_s.reshape(len(k_s), -1, *q_s.shape[1:])
+
+
+def _turned(x: Array) -> Array:
+    """`[n, S, H] -> [n, H, S]`, by itself: else XLA leaves it to each product."""
+    return lax.optimization_barrier(jnp.swapaxes(x, 1, 2))
+
+
+def _by_keys(k_s: Array, q_s: Array) -> Array:
+    """K Qᵀ, `[n, S, H] · [n, G, T, H] -> [n, S, G, T]`."""
+    return jnp.einsum("nsh,ngth->nsgt", k_s, q_s)
+
+
+def _by_queries(turned: Array, weights: Array) -> Array:
+    """`(Vᵀ Pᵀ)ᵀ`, `[n, H, S] · [n, S, G, T] -> [n, G, T, H]`."""
+    product = jnp.einsum("nhs,nsgt->nhgt", turned, weights)
+    return jnp.moveaxis(lax.optimization_barrier(product), 1, 3)
+
+
+def _hide(s: Array, start: int, step: Array, form: Form, rules: Rules) -> Array:
+    """A block of scores, `[n, S, G, T]`, with -inf where its queries, from `start`, may not look."""
+    lengths, segments = rules
+    keys, queries = jnp.arange(s.shape[1])[:, None], start + jnp.arange(s.shape[3])
+    row = step // form.parts
+    visible = jnp.full((len(keys), len(queries)), True)
+    if form.causal:
+        visible &= keys <= queries
+    if lengths is not None:
+        visible &= keys < lengths[row]
+    if segments is not None:
+        ours, theirs = segments[0][row], segments[1][row]
+        visible &= theirs[: len(keys), None] == ours[start : start + len(queries)]
+    return jnp.where(visible[:, None], s, -jnp.inf)
+
+
+def _add(total: Array, part: Array) -> Array:
+    """A sum of `[n, S, H]` with a part that has the first keys only."""
+    return lax.dynamic_update_slice_in_dim(total, total[:, : part.shape[1]] + part, 0, axis=1)
