@@ -193,7 +193,7 @@ def _by_queries(turned: Array, weights: Array) -> Array:
 
 
 def _hide(s: Array, start: int, step: Array, form: Form, rules: Rules) -> Array:
-    """A block of scores, `[n, S, G, T]`, with -inf where its queries, from `start`, may not look."""
+    """Scores `[n, S, G, T]` with -inf where their queries, counted from `start`, may not look."""
     lengths, segments = rules
     keys, queries = jnp.arange(s.shape[1])[:, None], start + jnp.arange(s.shape[3])
     row = step // form.parts

@@ -85,7 +85,7 @@ def test_a_whole_model_gives_the_same():
 
 
 def test_ops_for_second_derivatives():
-    """The kernels that have a better one are replaced, and nothing else, nor what the user chose."""
+    """Kernels that have a better one are replaced, and nothing else, nor what the user chose."""
     ops = kernels.best("cpu")
     changed = kernels.for_second_derivatives(ops)
     assert changed.conv is twice_differentiated_conv
