@@ -59,11 +59,11 @@ def attention(
     Raises:
         ValueError: the heads of keys do not divide those of queries.
     """
-    by_rules = bias is None and (mask is None or isinstance(mask, Mask))
-    known = jnp.result_type(q, k, v) in (jnp.float32, jnp.bfloat16)
-    if q.shape[1] < FEWEST_QUERIES or not (by_rules and known):
-        return reference(q, k, v, mask, bias)
-    return in_blocks(q, k, v, mask)
+    served = bias is None and q.shape[1] >= FEWEST_QUERIES
+    served &= jnp.result_type(q, k, v) in (jnp.float32, jnp.bfloat16)
+    if served and (mask is None or isinstance(mask, Mask)):
+        return in_blocks(q, k, v, mask)
+    return reference(q, k, v, mask, bias)
 
 
 def in_blocks(
@@ -97,7 +97,7 @@ def _attend(form: Form, q: Array, k: Array, v: Array, rules: Rules):
 def _forward(form: Form, q: Array, k: Array, v: Array, rules: Rules):
     def visit(o: Array, step: Array):
         q_s, k_s, v_s = (_take(x, step, form) for x in (q, k, v))
-        q_s, v_turned = _grouped(q_s, k_s) * q.shape[-1] ** -0.5, _turned(v_s)
+        q_s, v_turned = _grouped(q_s, k_s) * q.shape[-1] ** -0.5, jnp.swapaxes(v_s, 1, 2)
         outputs, lse = [], []
         for start, end, seen in _blocks(form, q, k):
             s = _by_keys(k_s[:, :seen], q_s[:, :, start:end])
@@ -106,7 +106,7 @@ def _forward(form: Form, q: Array, k: Array, v: Array, rules: Rules):
             m = jnp.where(jnp.isfinite(m), m, 0)  # -inf where a query may look nowhere
             p = jnp.exp(s - m)
             total = jnp.maximum(jnp.sum(p, axis=1, keepdims=True), TINY)
-            outputs.append(_by_queries(v_turned[:, :, :seen], p / total))
+            outputs.append(_by_queries(v_turned[:, :, :seen], p) / total[:, 0, ..., None])
             lse.append(m + jnp.log(total))
         return _put(o, jnp.concatenate(outputs, axis=2), step, form), jnp.concatenate(lse, axis=-1)
 
@@ -118,10 +118,14 @@ def _backward(form: Form, residuals, d_o: Array):
     q, k, v, rules, o, lse = residuals
     scale = q.shape[-1] ** -0.5
 
-    def visit(gradients: tuple[Array, Array, Array], inputs: tuple[Array, Array]):
+    def visit(gradients: Any, inputs: tuple[Array, Array]):
         step, lse = inputs
         q_s, k_s, v_s, o_s, d_o_s = (_take(x, step, form) for x in (q, k, v, o, d_o))
-        q_s, d_o_s, k_turned = _grouped(q_s, k_s) * scale, _grouped(d_o_s, k_s), _turned(k_s)
+        q_s, d_o_s, k_turned = (
+            _grouped(q_s, k_s) * scale,
+            _grouped(d_o_s, k_s),
+            jnp.swapaxes(k_s, 1, 2),
+        )
         delta = jnp.sum(_grouped(o_s, k_s) * d_o_s, axis=-1)[:, None]  # D
         d_q, d_k, d_v = [], jnp.zeros_like(k_s), jnp.zeros_like(v_s)
         for start, end, seen in _blocks(form, q, k):
@@ -176,11 +180,6 @@ def _grouped(q_s: Array, k_s: Array) -> Array:
     return q_s.reshape(len(k_s), -1, *q_s.shape[1:])
 
 
-def _turned(x: Array) -> Array:
-    """`[n, S, H] -> [n, H, S]`, by itself: else XLA leaves it to each product."""
-    return lax.optimization_barrier(jnp.swapaxes(x, 1, 2))
-
-
 def _by_keys(k_s: Array, q_s: Array) -> Array:
     """K Qᵀ, `[n, S, H] · [n, G, T, H] -> [n, S, G, T]`."""
     return jnp.einsum("nsh,ngth->nsgt", k_s, q_s)
@@ -188,8 +187,7 @@ def _by_keys(k_s: Array, q_s: Array) -> Array:
 
 def _by_queries(turned: Array, weights: Array) -> Array:
     """`(Vᵀ Pᵀ)ᵀ`, `[n, H, S] · [n, S, G, T] -> [n, G, T, H]`."""
-    product = jnp.einsum("nhs,nsgt->nhgt", turned, weights)
-    return jnp.moveaxis(lax.optimization_barrier(product), 1, 3)
+    return jnp.moveaxis(jnp.einsum("nhs,nsgt->nhgt", turned, weights), 1, 3)
 
 
 def _hide(s: Array, start: int, step: Array, form: Form, rules: Rules) -> Array:
