@@ -9,6 +9,10 @@ reads and writes them where they lie in q, k and v: nothing as large as those is
 Scores lie keys by queries, Sᵀ. So K̇ = Ṡᵀ Q and V̇ = Pᵀ Ȯ need nothing turned, and in Oᵀ = Vᵀ Pᵀ and
 Q̇ᵀ = Kᵀ Ṡᵀ the narrow matrix is; products that turn the wide one take up to twice as long. All
 arithmetic is float32.
+
+On 2 cores, two causal sequences of 1,024 tokens with 12 heads of 64, forward and backward, take
+less than half the reference's time and a sixth of its memory; PyTorch takes two thirds of our time.
+Where XLA partitions a program over a mesh, it cannot cut the loop: each device computes all heads.
 """
 
 import math
@@ -26,7 +30,7 @@ from kernels.attention.flash import TINY, Segments
 from zoo.functional.attention import Bias, Keys, Mask, Queries, Visible
 from zoo.functional.attention import attention as reference
 
-FEWEST_QUERIES = 256  # below, the reference is as fast
+FEWEST_QUERIES = 256  # up to 128 the reference is as fast, and from here on never
 BLOCK = 128  # queries
 MOST_BLOCKS = 8  # each is compiled by itself, so longer sequences have longer blocks
 SCORES = 2**18  # in a step of the loop: 1 MB
