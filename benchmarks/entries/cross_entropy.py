@@ -1,7 +1,8 @@
 """The output layer of a language model and its loss, forwards and backwards.
 
 The value of a unit is the mean loss plus a number for each gradient, that of the last vectors and
-that of the kernel, so that all of them must agree.
+that of the kernel, so that all of them must agree. What ours is for is memory, less than a quarter
+of optax's at this vocabulary, which `tests/kernels/test_softmax_cross_entropy.py` shows.
 """
 
 import os
