@@ -6,6 +6,7 @@ import logging
 
 import jax
 
+from kernels.attention import gpu as gpu_attention
 from kernels.attention import xla as attention
 from kernels.conv import xla as conv
 from kernels.conv_transpose import xla as conv_transpose
@@ -39,7 +40,14 @@ CHOICES = {
         ),
         "max_pool": (max_pool.max_pool, "its gradient is a mask, not a select-and-scatter"),
     },
-    "gpu": {},
+    # The kernels in Pallas are compiled for GPUs and TPUs on every commit. Until they are measured
+    # there, they are chosen by hand: `zoo.Ops(lstm=kernels.lstm.pallas_tpu.lstm)`.
+    "gpu": {
+        "attention": (
+            gpu_attention.attention,
+            "in bfloat16, without segments, cuDNN has no array of T·S numbers",
+        ),
+    },
     "tpu": {},
 }
 # XLA's options, for the convolutions, products and sums inside a compiled step. By default the CPU
@@ -58,6 +66,7 @@ COMPILER_OPTIONS: dict[str, dict[str, str | bool]] = {
 # What to put in the place of a choice where gradients are differentiated.
 TWICE_DIFFERENTIATED = {
     attention.attention: reference.attention,  # its backward pass is differentiated as it stands
+    gpu_attention.attention: reference.attention,
     conv.conv: conv.twice_differentiated_conv,
 }
 ALIASES = {"cuda": "gpu", "rocm": "gpu"}
@@ -127,7 +136,7 @@ def _best(platform: str) -> Ops:
             function, why = CHOICES[platform][operation]
             logger.info("%s: %s -> %s (%s)", platform, operation, backend(function), why)
         else:
-            logger.info("%s: %s -> reference (nothing faster is written)", platform, operation)
+            logger.info("%s: %s -> reference (nothing faster was measured)", platform, operation)
     return Ops(**{name: function for name, (function, _) in CHOICES[platform].items()})
 
 

@@ -10,10 +10,12 @@ heads and is never repeated in memory. The reference is `zoo.functional.attentio
 |-----------------|-----------------------------|------------------------------------------------|
 | `pallas_gpu.py` | NVIDIA GPUs, through Triton | any T, S; causal, lengths, segments; H <= 256; |
 | `pallas_tpu.py` | TPUs, through Mosaic        | float32, bfloat16; first derivatives           |
+| `cudnn.py`      | NVIDIA GPUs, by `jax.nn`    | causal, lengths; H <= 128; bfloat16, float16   |
 | `xla.py`        | any; chosen on CPUs         | everything, some of it by the reference        |
+| `gpu.py`        | any; chosen on GPUs         | everything, by `cudnn.py` or by the reference  |
 
-The first two serve the same; with `interpret=True` they run on a CPU too, slowly. What they do not
-serve, a bias or a mask that is an array, raises `NotImplementedError`. `xla.py` hands that to the
-reference, and so any call of fewer than 256 queries. `flash.py` has the equations and whatever the
-first two share.
+The first two serve the same; with `interpret=True` they run on a CPU too, slowly. What they and
+cuDNN do not serve, such as a bias or a mask that is an array, raises `NotImplementedError`.
+`xla.py` hands that to the reference, and so any call of fewer than 256 queries. `flash.py` has the
+equations and whatever the first two share.
 """

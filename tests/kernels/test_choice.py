@@ -1,6 +1,7 @@
 """Which kernels are chosen, and what is said about it."""
 
 import dataclasses
+import functools
 import logging
 
 import jax
@@ -11,6 +12,7 @@ from flax import nnx
 import kernels
 import zoo
 from kernels import choice
+from kernels.attention import cudnn
 from kernels.conv.xla import twice_differentiated_conv
 from tests.close import assert_close
 from tests.kernels.gradients import random
@@ -31,9 +33,22 @@ def test_best_on_a_cpu():
     assert names["layer_norm"] == "reference"
 
 
-@pytest.mark.parametrize("platform", ["gpu", "cuda", "tpu"])
-def test_elsewhere_the_reference(platform):
-    assert kernels.best(platform) == zoo.Ops()
+def test_elsewhere_the_reference():
+    assert kernels.best("tpu") == zoo.Ops()
+
+
+@pytest.mark.parametrize("platform", ["gpu", "cuda", "rocm"])
+def test_on_a_gpu_cudnn_where_it_serves(platform, monkeypatch):
+    ops = kernels.best(platform)
+    assert dataclasses.replace(ops, attention=zoo.Ops().attention) == zoo.Ops()
+    q, k, v = (random((2, 6, 2, 8), i) for i in range(3))
+    assert jnp.array_equal(ops.attention(q, k, v), reference.attention(q, k, v))  # no float32
+    half = [array.astype(jnp.bfloat16) for array in (q, k, v)]
+    assert jnp.array_equal(ops.attention(*half), reference.attention(*half))  # not on this machine
+    by_xla = functools.partial(cudnn.attention, implementation="xla")
+    monkeypatch.setattr(cudnn, "attention", lambda *arguments: by_xla(*arguments) + 1)
+    assert_close(ops.attention(*half), reference.attention(*half) + 1, kind="bf16")
+    assert kernels.for_second_derivatives(ops) == zoo.Ops()
 
 
 def test_compiler_options():
