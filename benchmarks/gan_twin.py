@@ -26,6 +26,7 @@ from benchmarks.twins import torch_gan
 from train import loop
 from train.config import Recipe
 from train.data import train_batches
+from train.evaluation import outputs_of
 from train.recipes import RECIPES
 from train.result import device, write_json
 
@@ -131,4 +132,4 @@ def measured(task: Any, generator: torch.nn.Module) -> dict[str, float]:
         images = generator(latents).permute(0, 2, 3, 1).cpu().numpy()
         return judged((images + 1) * 127.5, batch)
 
-    return task.summarise(loop.evaluate(answer, task))
+    return task.summarise(outputs_of(answer, task, task.recipe.eval_batch_size))

@@ -227,10 +227,10 @@ def _python() -> str:
 
 def evaluate(args: Sequence[str]) -> int:
     options = parse(Eval, f"{PROG} eval", args)
-    from train import loop
+    from train.evaluation import evaluate
 
     task, program, step = _load(options.dir)
-    metrics = task.summarise(loop.evaluate(program.evaluate, task))
+    metrics = task.summarise(evaluate(program, task))
     metrics = {f"eval/{name}": value for name, value in metrics.items()}
     if options.json:
         print(json.dumps({"recipe": task.recipe.name, "step": step, "metrics": metrics}, indent=2))

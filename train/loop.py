@@ -9,7 +9,7 @@ import dataclasses
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -23,8 +23,9 @@ import kernels
 from train import result
 from train.checkpoint import Checkpoints
 from train.config import Recipe
-from train.data import eval_batches, to_device, train_batches
+from train.data import to_device, train_batches
 from train.errors import UserError
+from train.evaluation import compile_eval, evaluate
 from train.gradient import Metrics
 from train.metric_log import MetricLog
 from train.parallel import Layout, Mode, check_batch, layout
@@ -33,7 +34,7 @@ from train.recipes import RECIPES, Row
 from train.report import write_report
 from train.runfolder import RunFolder
 from train.shutdown import Shutdown, Stopped
-from train.step import AnyBatch, Objects, Program
+from train.step import Objects, Program
 from train.task import Outputs, Task
 from train.tasks import make_task
 
@@ -96,33 +97,6 @@ def build(recipe: Recipe, folder: Path | None = None) -> tuple[Task, Objects]:
         return task, task.build(nnx.Rngs(recipe.seed))
     except ValueError as error:  # a model that cannot take the shape of the data
         raise UserError(f"data {task.data.name!r} do not fit the model: {error}") from error
-
-
-def evaluate(
-    answer: Callable[[AnyBatch], dict[str, Any]], task: Task, batch_size: int | None = None
-) -> Outputs:
-    """The outputs of every held-out example, in order.
-
-    Args:
-      answer: gives those of a batch.
-      task: what is evaluated.
-      batch_size: rows of a batch, the last one filled up; the recipe's by default.
-    """
-    rows: list[dict[str, Any]] = []
-    size = batch_size or task.recipe.eval_batch_size
-    for batch in eval_batches(task.data.eval, batch_size=size):
-        mask = batch.pop("mask")
-        outputs = jax.device_get(answer(batch))
-        rows.append({name: values[mask] for name, values in outputs.items()})
-    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-
-
-def compile_eval(program: Program, task: Task) -> None:
-    """Compiles the evaluation step for the one shape that every evaluation batch has."""
-    size = program.layout.whole(task.recipe.eval_batch_size)
-    first = next(iter(eval_batches(task.data.eval, batch_size=size)))
-    first.pop("mask")
-    program.compile_eval(task.eval_step, first)
 
 
 class Trainer:
@@ -258,7 +232,7 @@ class Trainer:
 
     def _evaluate(self, batch) -> dict[str, float]:
         with self.clock("eval"):
-            self.outputs = self._answers()
+            self.outputs = evaluate(self.program, self.task)
             # A step's loss is that before its update, so an overflow may first be seen here.
             for name, values in self.outputs.items():
                 if not (finite := np.isfinite(values)).all():
@@ -271,10 +245,6 @@ class Trainer:
         self.display.line(self.step, shown)
         self._write(self.step, metrics)
         return metrics
-
-    def _answers(self) -> Outputs:
-        size = self.layout.whole(self.recipe.eval_batch_size)
-        return evaluate(self.program.evaluate, self.task, size)
 
     def _save(self, evaluation: dict[str, float] | None) -> None:
         progress = {
@@ -312,7 +282,7 @@ class Trainer:
         recipe, row, task = self.recipe, self.row, self.task
         with self.clock("eval"):
             # A run that was cut off between its last save and here has no outputs in memory.
-            outputs = self.outputs or self._answers()
+            outputs = self.outputs or evaluate(self.program, task)
             metrics = task.summarise(outputs)
         objects = self.program.objects()
         baseline = task.baseline(self.folder.path)

@@ -46,7 +46,7 @@ def answers(name: str, *fields: str) -> None:
     from flax import nnx
 
     from tests.close import assert_close
-    from train import loop
+    from train.evaluation import compile_eval, evaluate
     from train.parallel import layout
     from train.step import Program
 
@@ -54,9 +54,8 @@ def answers(name: str, *fields: str) -> None:
 
     def evaluated(where) -> dict[str, Any]:
         program = Program(task.build(nnx.Rngs(0)), where)
-        loop.compile_eval(program, task)
-        size = where.whole(task.recipe.eval_batch_size)
-        return loop.evaluate(program.evaluate, task, size)
+        compile_eval(program, task)
+        return evaluate(program, task)
 
     expected = evaluated(layout("jit"))
     for mode, where in MODES.items():

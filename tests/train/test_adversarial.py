@@ -15,6 +15,7 @@ from train import loop, losses
 from train.cli import main
 from train.data import AugmentConfig, train_batches
 from train.errors import UserError
+from train.evaluation import compile_eval, evaluate
 from train.gradient import Batch
 from train.step import Program
 from train.sync import Sync
@@ -231,8 +232,8 @@ def test_classes_that_were_asked_for():
     task, objects = build(CONDITIONAL)
     moved, _ = trained(task, objects, 1)
     program = Program(moved)
-    loop.compile_eval(program, task)
-    outputs = loop.evaluate(program.evaluate, task)
+    compile_eval(program, task)
+    outputs = evaluate(program, task)
     assert outputs["class"].shape == (50, 2)
     asked = outputs["target"][:, None]
     assert task.summarise(outputs)["label_accuracy"] == np.mean(outputs["class"] == asked)

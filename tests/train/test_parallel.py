@@ -26,7 +26,7 @@ FIELDS = {
 }
 
 
-def on_eight_devices(*arguments: str) -> None:
+def assert_on_eight_devices(*arguments: str) -> None:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-m", "tests.train.parallel_worker", *arguments],
@@ -45,31 +45,31 @@ def test_twenty_steps_are_those_of_one_device(name):
     fields = FIELDS.get(name, SIXTEEN).split()
     if hasattr(RECIPES[name].load().model, "dropout_rate"):
         fields += ["--model.dropout-rate", "0"]
-    on_eight_devices("equal", name, *fields)
+    assert_on_eight_devices("equal", name, *fields)
 
 
 @pytest.mark.parametrize("name", ["digits-resnet", "synopsis"])
 def test_an_evaluation_is_that_of_one_device(name):
-    on_eight_devices("answers", name, "--eval-batch-size", "13")
+    assert_on_eight_devices("answers", name, "--eval-batch-size", "13")
 
 
 def test_accumulated_gradients_and_averaged_weights_too():
     """With batch norm, whose moments are those of a piece of the batch on all devices."""
     pieces = "--batch-size 32 --num-microbatches 2 --optim.ema-decay 0.9"
-    on_eight_devices("equal", "digits-resnet", *pieces.split())
+    assert_on_eight_devices("equal", "digits-resnet", *pieces.split())
 
 
 def test_a_run_goes_on_under_any_mode_on_any_number_of_devices(tmp_path):
     """8, 4, 1, 8 and 4 devices; batch statistics and averaged weights are among what is saved."""
-    on_eight_devices("moved", str(tmp_path / "c"), "digits-resnet", *SIXTEEN.split())
+    assert_on_eight_devices("moved", str(tmp_path / "c"), "digits-resnet", *SIXTEEN.split())
 
 
 def test_where_parameters_lie():
-    on_eight_devices("placed")
+    assert_on_eight_devices("placed")
 
 
 def test_what_devices_draw():
-    on_eight_devices("draws")
+    assert_on_eight_devices("draws")
 
 
 def test_from_the_command_line(run_cli, tmp_path):

@@ -17,6 +17,7 @@ from tests.close import assert_close
 from tests.train import tiny
 from train import loop
 from train.data import to_device, train_batches
+from train.evaluation import compile_eval, evaluate
 from train.step import Program
 from train.sync import Sync
 from train.task import Task
@@ -45,7 +46,7 @@ def compiled(name: str, *more: str) -> tuple[Task, Program, Iterator]:
     program = Program(objects)
     batches = train_batches(task.data.train, batch_size=recipe.batch_size, seed=recipe.seed)
     program.compile_train(task.train_step, task.data.train.gather(np.arange(recipe.batch_size)))
-    loop.compile_eval(program, task)
+    compile_eval(program, task)
     return task, program, to_device(batches)
 
 
@@ -88,7 +89,7 @@ def test_a_training_step_moves_all_that_training_owns(resnet):
 def test_an_evaluation_changes_nothing(resnet):
     task, program, _ = resnet
     before = arrays(program)
-    first, second = loop.evaluate(program.evaluate, task), loop.evaluate(program.evaluate, task)
+    first, second = evaluate(program, task), evaluate(program, task)
     assert not changed(before, arrays(program))
     assert all(np.array_equal(first[name], second[name]) for name in first)
     assert len(first["target"]) == len(task.data.eval)  # 50 in batches of 30: padding is taken off
@@ -124,12 +125,12 @@ def test_a_step_in_flight_is_not_ready(resnet):
 def test_nothing_is_compiled_after_the_first_steps(resnet):
     task, program, batches = resnet
     program.train(next(batches))
-    loop.evaluate(program.evaluate, task)
+    evaluate(program, task)
     with compilations() as seen:
         for step in range(6):
             jax.device_get(program.train(next(batches)))
             if step % 2:
-                loop.evaluate(program.evaluate, task)
+                evaluate(program, task)
     assert not seen
     with compilations() as seen:  # the listener does hear a compilation
         jax.jit(lambda x: x * 3 + 1)(jnp.arange(7)).block_until_ready()

@@ -14,6 +14,7 @@ from tests.close import assert_close
 from tests.train import tiny
 from train import baselines, loop, losses
 from train.cli import main
+from train.evaluation import compile_eval, evaluate
 from train.step import Program
 from train.tasks.variational import VariationalConfig
 
@@ -70,8 +71,8 @@ def test_what_is_reported_is_the_bound_itself():
     for beta in (1.0, 4.0):
         task, objects = build(f"--task.beta {beta}")
         program = Program(objects)
-        loop.compile_eval(program, task)
-        outputs = loop.evaluate(program.evaluate, task)
+        compile_eval(program, task)
+        outputs = evaluate(program, task)
         results.append(task.summarise(outputs))
         assert results[-1]["elbo"] == pytest.approx(
             outputs["likelihood"].mean() - outputs["divergence"].mean()
