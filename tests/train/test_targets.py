@@ -87,13 +87,15 @@ def test_packages_that_are_missing(monkeypatch):
     with pytest.raises(UserError) as caught:
         target("h100").devices()
     assert str(caught.value) == (
-        "h100 needs jax-cuda12-plugin, nvidia-cuda-nvcc-cu12; pip install '.[gpu-aot]'"
+        "h100 needs jax-cuda12-plugin, nvidia-cuda-nvcc-cu12, nvidia-cudnn-cu12; "
+        "pip install '.[gpu-aot]'"
     )
     assert target("v5e").missing() == "v5e needs libtpu; pip install '.[tpu-aot]'"
 
 
 def test_a_plugin_of_another_version(monkeypatch):
-    others = {"jax_cuda12_pjrt": "0.10.1", "nvidia_cuda_nvcc_cu12": "12.9", "libtpu": "0.0.42"}
+    others = {"jax_cuda12_pjrt": "0.10.1", "nvidia_cuda_nvcc_cu12": "12.9"}
+    others |= {"nvidia_cudnn_cu12": "9.28", "libtpu": "0.0.42"}
     installed(monkeypatch, jaxlib="0.10.2", jax_cuda12_plugin="0.10.1", **others)
     assert target("h100").missing() == (
         "h100 needs jax-cuda12-plugin in jaxlib's version, 0.10.2, not 0.10.1; "
