@@ -30,6 +30,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jaxtyping import Array
 
+from kernels.derivative import differentiable_no_more
 from zoo.functional.attention import Mask
 
 LARGEST_WIDTH = 256  # what was compiled: wider heads need smaller blocks than there are here
@@ -72,7 +73,8 @@ Attend = Callable[..., Any]  # (launch, q, k, v, lengths, segments) -> o
 
 def with_backward(forward: Callable[..., Any], backward: Callable[..., Any]) -> Attend:
     """`forward(launch, q, k, v, lengths, segments) -> (o, lse)`, differentiated by `backward`."""
-    forward, backward = _differentiable_no_more(forward), _differentiable_no_more(backward)
+    guard = differentiable_no_more("flash attention", "zoo.functional.attention", 0)
+    forward, backward = guard(forward), guard(backward)
 
     @partial(jax.custom_vjp, nondiff_argnums=(0,))
     def attend(launch: Launch, *arrays: Any):
@@ -89,19 +91,6 @@ def with_backward(forward: Callable[..., Any], backward: Callable[..., Any]) -> 
 
     attend.defvjp(keep, pull_back)
     return attend
-
-
-def _differentiable_no_more(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A reason for who differentiates a gradient, where JAX would fail inside a kernel."""
-    guarded = jax.custom_jvp(function, nondiff_argnums=(0,))
-
-    @guarded.defjvp
-    def refuse(launch: Launch, primals, tangents):
-        raise NotImplementedError(
-            "the gradient of flash attention has no derivative; use zoo.functional.attention"
-        )
-
-    return guarded
 
 
 def served(

@@ -100,7 +100,7 @@ def _call(kernel: Any, name: str, form: Form, w_h: Array, batch: int, **options:
     )
 
 
-@recurrence.differentiable_no_more(6, 7)
+@recurrence.guarded(6, 7)
 def _forward(
     a: Array,
     h0: Array,
@@ -265,7 +265,7 @@ def _forward_kernel(
     with_all_held() if tiles.number == 1 else by_tiles()
 
 
-@recurrence.differentiable_no_more(5)
+@recurrence.guarded(5)
 def _backward(
     d_outputs: Array, d_last: State, kept: State, w_h: Array, mask: Array | None, form: Form
 ):

@@ -187,7 +187,7 @@ def _call(kernel: Any, name: str, plan: _Plan, form: Form, **options: Any) -> An
     )
 
 
-@recurrence.differentiable_no_more(6, 7)
+@recurrence.guarded(6, 7)
 def _forward(
     a: Array,
     h0: Array,
@@ -262,7 +262,7 @@ def _forward_kernel(
     chunks.for_each_step(step)
 
 
-@recurrence.differentiable_no_more(5)
+@recurrence.guarded(5)
 def _backward(
     d_outputs: Array, d_last: State, kept: State, w_h: Array, mask: Array | None, form: Form
 ):

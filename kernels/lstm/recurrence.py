@@ -23,10 +23,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from kernels.derivative import differentiable_no_more
 from zoo.functional.activation import sigmoid, tanh
 
 State = tuple[Array, Array]  # h and c, or their gradients
 Gates = Sequence[Array]  # of i, f, g, o
+
+# For the loops of a back end, given which of their arguments are no arrays.
+guarded = partial(differentiable_no_more, "the LSTM kernel", "zoo.functional.recurrent.lstm")
 
 
 @dataclass(frozen=True)
@@ -143,28 +147,6 @@ def padded(
     outputs, (h, c) = result
     outputs = jnp.swapaxes(outputs[:, :batch, :dim], 0, 1)
     return outputs, (h[:batch, :dim], c[:batch, :dim])
-
-
-def differentiable_no_more(*static: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A reason for who differentiates a gradient, where JAX would fail inside a kernel.
-
-    Args:
-        static: which arguments of the loop are no arrays.
-    """
-
-    def guard(loop: Callable[..., Any]) -> Callable[..., Any]:
-        guarded = jax.custom_jvp(loop, nondiff_argnums=static)
-
-        @guarded.defjvp
-        def refuse(*_):
-            raise NotImplementedError(
-                "the gradient of the LSTM kernel has no derivative; "
-                "use zoo.functional.recurrent.lstm"
-            )
-
-        return guarded
-
-    return guard
 
 
 def step_forward(sums: Gates, c: Array) -> State:

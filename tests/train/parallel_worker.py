@@ -96,7 +96,7 @@ def placed() -> None:
     from jax.sharding import PartitionSpec
 
     from train.errors import UserError
-    from train.parallel import layout
+    from train.parallel import check_batch, layout
 
     small = ["--model.num-layers", "1", "--model.dim", "24", "--model.num-heads", "2"]
     task = task_of("bible-gpt", *small)
@@ -110,6 +110,8 @@ def placed() -> None:
     momentum = [spec for path, spec in specs.items() if path.endswith("attention/qkv/kernel")]
     assert len(momentum) > 1 and set(momentum) == {cut}
     assert specs["rngs/dropout/key"] == PartitionSpec()
+    with pytest.raises(UserError, match=r"batch_size=12 cannot be shared by 8 .* a multiple of 8"):
+        check_batch(layout("shard_map"), 12, pieces=1)
     with pytest.raises(UserError, match=r"--mesh tensor=5 .* the 24 of axis 'heads' of model/"):
         compiled(task, layout("mesh", "tensor=5", jax.devices()[:5]))
 

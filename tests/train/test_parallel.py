@@ -2,9 +2,9 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from typing import Any
 
 import jax
 import pytest
@@ -70,34 +70,38 @@ def test_what_devices_draw():
 
 
 def test_from_the_command_line(run_cli, tmp_path):
-    """A run under one mode goes on under another, and its result names the last."""
-    command = ["run", "digits-mlp", "--workdir", "r", "--json", "--task.baseline", "none"]
-    command += ["--steps", "40", "--batch-size", "16", "--checkpoint.every", "5"]
-    command += ["--data.train-split", "train[:200]", "--data.eval-split", "test[:50]"]
-    cut = run_cli(*command, "--parallel", "mesh", "--mesh", "tensor=2", JAX_NUM_CPU_DEVICES="4")
-    assert (cut.code, cut.stdout) == (2, "")
-    assert "--mesh tensor=2 is of 2 devices, and here are 4" in cut.stderr
+    """What was cut off under one mode goes on under another, and the result names the last."""
+    options = ["--json", "--task.baseline", "none", "--steps", "40", "--batch-size", "16"]
+    options += ["--checkpoint.every", "5", "--model.dropout-rate", "0"]
+    options += ["--data.train-split", "train[:200]", "--data.eval-split", "test[:50]"]
+
+    def run(folder: str, *more: str):
+        command = ["run", "digits-mlp", "--workdir", folder, *options, *more]
+        return run_cli(*command, JAX_NUM_CPU_DEVICES="4")
+
+    refused = run("r", "--parallel", "mesh", "--mesh", "tensor=2")
+    assert (refused.code, refused.stdout) == (2, "")
+    assert "--mesh tensor=2 is of 2 devices, and here are 4" in refused.stderr
     assert not (tmp_path / "r").exists()
-    done = run_cli(
-        *command, "--parallel", "mesh", "--mesh", "data=2,tensor=2", JAX_NUM_CPU_DEVICES="4"
-    )
-    assert done.code == 0, done.stderr
-    result = json.loads(done.stdout)
-    assert result["parallel"] == {"mode": "mesh", "devices": {"data": 2, "fsdp": 1, "tensor": 2}}
-    one = run_cli(*command[:3], "one", *command[4:])
-    assert json.loads(one.stdout)["parallel"] == {"mode": "jit", "devices": {}}
-    (tmp_path / "r" / "result.json").unlink()
-    evaluated = [run_cli("eval", folder, "--json").stdout for folder in ("r", "one")]
-    losses = [json.loads(line)["metrics"]["eval/loss"] for line in evaluated]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+    first = run("r", "--parallel", "mesh", "--mesh", "data=2,tensor=2")
+    assert first.code == 0, first.stderr
+    how = {"mode": "mesh", "devices": {"data": 2, "fsdp": 1, "tensor": 2}}
+    assert json.loads(first.stdout)["parallel"] == how
+    for name in ("result.json", "report.html"):
+        (tmp_path / "r" / name).unlink()
+    shutil.rmtree(tmp_path / "r" / "checkpoints" / "40")
+
+    gone_on = run("r", "--parallel", "shard_map")
+    assert gone_on.code == 0, gone_on.stderr
+    assert "resumed at step 35 of 40" in gone_on.stderr
+    result, alone = json.loads(gone_on.stdout), json.loads(run("one").stdout)
+    assert result["parallel"] == {"mode": "shard_map", "devices": {"data": 4}}
+    assert alone["parallel"] == {"mode": "jit", "devices": {}}
+    assert result["metrics"]["eval/loss"] == pytest.approx(alone["metrics"]["eval/loss"], rel=1e-5)
 
 
 # --- Bad input ------------------------------------------------------------------------------------
-
-
-def devices(count: int) -> list[Any]:
-    """The only one there is, so many times: enough for what is never run."""
-    return jax.devices()[:1] * count
 
 
 @pytest.mark.parametrize(
@@ -129,8 +133,8 @@ def test_only_a_mesh_has_a_mesh(mode):
 
 def test_a_batch_that_devices_cannot_share():
     with pytest.raises(UserError, match=r"batch_size=12 .* by 1 devices.* multiple of 5"):
-        check_batch(ShardMap(devices(1)), 12, pieces=5)
-    check_batch(ShardMap(devices(1)), 15, pieces=5)
+        check_batch(ShardMap(jax.devices()), 12, pieces=5)
+    check_batch(ShardMap(jax.devices()), 15, pieces=5)
 
 
 def test_the_command_line_says_what_is_wrong(capsys, tmp_path):
