@@ -155,15 +155,14 @@ def lower_step(name: str, chosen: Target) -> tuple[Any, Batch]:
 
     import kernels
     from train.data import train_batches
-    from train.step import flat_step
+    from train.step import flat_step, form
     from train.tasks import make_task
 
     recipe = RECIPES[name].load()
     task = make_task(recipe, kernels.best(chosen.platform))
     batches = train_batches(task.data.train, batch_size=recipe.batch_size, seed=recipe.seed)
     batch = max(batches.examples(), key=lambda b: sum(array.nbytes for array in b.values()))
-    graphdef, state = nnx.split(nnx.eval_shape(lambda: task.build(nnx.Rngs(recipe.seed))))
-    leaves, structure = jax.tree.flatten(state)
+    objects, leaves = form(nnx.eval_shape(lambda: task.build(nnx.Rngs(recipe.seed))))
 
     sharding = jax.sharding.SingleDeviceSharding(chosen.devices()[0])
     placed = jax.tree.map(
@@ -171,7 +170,7 @@ def lower_step(name: str, chosen: Target) -> tuple[Any, Batch]:
         (leaves, batch),
     )
     with chosen.tracing():
-        step = flat_step(graphdef, structure, task.train_step)
+        step = flat_step(objects, task.train_step)
         return jax.jit(step, donate_argnums=0).lower(*placed), batch
 
 

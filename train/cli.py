@@ -16,6 +16,7 @@ from train.errors import UserError
 from train.options import nearest, parse
 from train.recipes import RECIPES
 from train.shutdown import Shutdown
+from train.simulated import give_threads
 
 if TYPE_CHECKING:
     from train.runfolder import RunFolder
@@ -152,8 +153,9 @@ def run(args: Sequence[str]) -> int:
     name, *rest = args
     if name not in RECIPES:
         raise UserError(nearest("recipe", name, RECIPES) + f" (see `{PROG} list`)")
-    # The loop does both too, but importing JAX takes seconds, and starts threads.
+    # The loop also sees to memory and signals, but importing JAX takes seconds, and starts threads.
     kernels.keep_freed_memory()
+    give_threads()
     with Shutdown(lambda line: print(line, file=sys.stderr)):
         return _run(name, [_alias(arg) for arg in rest])
 

@@ -41,10 +41,15 @@ def orthogonal(x: Float[Array, "M N"]) -> Float[Array, "M N"]:
 def muon(
     learning_rate: optax.ScalarOrSchedule, momentum: float, weight_decay: float
 ) -> optax.GradientTransformation:
-    """Muon for a tree of matrices [in, out], with decoupled weight decay."""
+    """Muon for a tree of matrices [in, out], with decoupled weight decay.
 
-    def update(matrix: Float[Array, "I O"]) -> Float[Array, "I O"]:
-        return math.sqrt(max(1, matrix.shape[1] / matrix.shape[0])) * orthogonal(matrix)
+    The columns may have several axes, [in, *out].
+    """
+
+    def update(x: Float[Array, "I *O"]) -> Float[Array, "I *O"]:
+        matrix = x.reshape(x.shape[0], -1)
+        scale = math.sqrt(max(1, matrix.shape[1] / matrix.shape[0]))
+        return scale * orthogonal(matrix).reshape(x.shape)
 
     return optax.chain(
         optax.trace(momentum, nesterov=True),

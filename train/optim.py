@@ -13,6 +13,7 @@ The rules, with gradient g and learning rate α (Goodfellow et al. 2016, chapter
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -85,9 +86,9 @@ def learning_rate(config: OptimConfig, total_steps: int) -> optax.Schedule:
     return optax.join_schedules([warmup, after], [config.warmup_steps])
 
 
-def _matrices_only(params):
-    """Weight decay pulls weights to 0; biases and norm scales have no reason to be small."""
-    return jax.tree.map(lambda p: p.ndim > 1, params)
+def _marks(marks: Sequence[Any]) -> Callable[[Any], Any]:
+    """``marks``, one a parameter, in the form of a tree of parameters."""
+    return lambda params: jax.tree.unflatten(jax.tree.structure(params), marks)
 
 
 class AverageState(NamedTuple):
@@ -112,19 +113,36 @@ def average_weights(decay: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-def transformation(config: OptimConfig, total_steps: int) -> optax.GradientTransformation:
-    """The optax chain of ``config``: clip, rule and schedule, average."""
+def transformation(
+    config: OptimConfig, total_steps: int, ranks: Sequence[int]
+) -> optax.GradientTransformation:
+    """The optax chain of ``config``: clip, rule and schedule, average.
+
+    Args:
+      config: rule and schedule.
+      total_steps: of the run.
+      ranks: how many axes each parameter has as its layer made it. What a rule does with it depends
+        on that, and not on how many it has where it lies in pieces on many devices.
+    """
     lr = learning_rate(config, total_steps)
     adam: dict[str, Any] = {"b1": config.beta1, "b2": config.beta2, "eps": config.epsilon}
-    adamw = optax.adamw(lr, **adam, weight_decay=config.weight_decay, mask=_matrices_only)
+
+    def adamw(ranks: Sequence[int]) -> optax.GradientTransformation:
+        # Weight decay pulls weights to 0; biases and norm scales have no reason to be small.
+        decayed = _marks([rank > 1 for rank in ranks])
+        return optax.adamw(lr, **adam, weight_decay=config.weight_decay, mask=decayed)
+
     rule = {
         "gradient-descent": lambda: optax.sgd(lr),
         "momentum": lambda: optax.sgd(lr, momentum=config.momentum),
         "adam": lambda: optax.adam(lr, **adam),
-        "adamw": lambda: adamw,
+        "adamw": lambda: adamw(ranks),
         "muon": lambda: optax.partition(
-            {"matrix": muon(lr, config.momentum, config.weight_decay), "other": adamw},
-            lambda params: jax.tree.map(lambda p: "matrix" if p.ndim == 2 else "other", params),
+            {
+                "matrix": muon(lr, config.momentum, config.weight_decay),
+                "other": adamw([rank for rank in ranks if rank != 2]),
+            },
+            _marks(["matrix" if rank == 2 else "other" for rank in ranks]),
         ),
     }[config.name]()
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
@@ -136,7 +154,8 @@ class Optimizer(nnx.Optimizer):
     """``nnx.Optimizer`` over the parameters of one model, built from a config."""
 
     def __init__(self, model: nnx.Module, config: OptimConfig, total_steps: int):
-        super().__init__(model, transformation(config, total_steps), wrt=nnx.Param)
+        ranks = [parameter.ndim for parameter in jax.tree.leaves(nnx.state(model, nnx.Param))]
+        super().__init__(model, transformation(config, total_steps, ranks), wrt=nnx.Param)
         self.schedule = learning_rate(config, total_steps)
 
     def learning_rate(self) -> Float[Array, ""]:

@@ -15,21 +15,31 @@ where every device draws for its own rows.
 import abc
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
+from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from train.errors import UserError
 from train.options import nearest
+from train.sharded import sharded
 from train.sync import Sync
 
 Mode = Literal["jit", "pmap", "shard_map", "mesh"]
 Batch = dict[str, Any]
 Axes = tuple[str, ...]  # logical names of an array's last axes, from the layer that owns it
-Variable = tuple[str, Axes]  # an array's path in the state, and its axes
 Run = Callable[..., Any]  # (leaves, batch) -> ...
+
+
+class Variable(NamedTuple):
+    """What an array of the state is."""
+
+    path: str  # in the state
+    axes: Axes = ()
+    parts: int | None = None  # side by side along the last axis, each to be cut by itself
+
 
 DATA: str = "data"
 MESH_AXES: tuple[str, ...] = (DATA, "fsdp", "tensor")
@@ -60,9 +70,13 @@ class Layout(abc.ABC):
     def place(self, leaves: Sequence[jax.Array], variables: Sequence[Variable]) -> list[jax.Array]:
         """Arrays as :meth:`train` takes them, from arrays as one device has them."""
 
-    def plain(self, placed: Sequence[jax.Array]) -> list[jax.Array]:
+    def plain(self, placed: Sequence[jax.Array], variables: Sequence[Variable]) -> list[jax.Array]:
         """The other way; where the arrays lie may stay as it is."""
         return list(placed)
+
+    def seen(self, objects: Any) -> Any:
+        """NNX objects as a compiled step has them."""
+        return objects
 
     @abc.abstractmethod
     def put(self, batch: Batch, pieces: int = 1) -> Batch:
@@ -141,7 +155,7 @@ class Pmap(_EachItsRows):
 
         return [on_all(leaf) for leaf in leaves]
 
-    def plain(self, placed):
+    def plain(self, placed, variables):
         return [leaf.addressable_shards[0].data[0] for leaf in placed]
 
     def put(self, batch, pieces=1):
@@ -211,30 +225,44 @@ class MeshLayout(Layout):
 
     def place(self, leaves, variables):
         return [
-            jax.device_put(leaf, NamedSharding(self.mesh, self.spec(path, leaf.shape, axes)))
-            for leaf, (path, axes) in zip(leaves, variables, strict=True)
+            jax.device_put(_by_parts(leaf, variable.parts), self.lies(variable, leaf.shape))
+            for leaf, variable in zip(leaves, variables, strict=True)
         ]
 
-    def spec(self, path: str, shape: tuple[int, ...], axes: Axes) -> PartitionSpec:
-        """Which mesh axis each axis of a parameter lies on.
+    def plain(self, placed, variables):
+        return [
+            leaf if variable.parts is None else leaf.reshape(*leaf.shape[:-2], -1)
+            for leaf, variable in zip(placed, variables, strict=True)
+        ]
+
+    def seen(self, objects):
+        return sharded(objects, lambda path, p: self.lies(_variable(path, p), p.shape))
+
+    def lies(self, variable: Variable, shape: tuple[int, ...]) -> NamedSharding:
+        """Which mesh axis each axis of an array lies on; parts have an axis of their own.
 
         Raises:
           UserError: a mesh axis does not divide the axis that it should cut.
         """
+        axes = variable.axes
+        if parts := variable.parts:
+            axes, shape = (*axes[:-1], "parts", axes[-1]), (*shape[:-1], parts, shape[-1] // parts)
         found: list[str | None] = [None] * (len(shape) - len(axes))  # the axis of stacked layers
         for name, size in zip(axes, shape[len(found) :], strict=True):
             axis = LOGICAL_AXES.get(name)
+            if len(variable.axes) == 1 and axis == "fsdp":
+                axis = None  # a vector: to gather it takes longer than its memory is worth
             count = 1 if axis is None else self.mesh.shape[axis]
             if count == 1 or axis in found or (size % count and name in FLEXIBLE):
                 axis = None
             elif size % count:
                 fits = [str(n) for n in range(1, self.mesh.size + 1) if size % n == 0]
                 raise UserError(
-                    f"--mesh {axis}={count} does not divide the {size} of axis {name!r} of {path}, "
-                    f"whose shape is {shape}; {axis} can be {', '.join(fits)}"
+                    f"--mesh {axis}={count} does not divide the {size} of axis {name!r} of "
+                    f"{variable.path}, whose shape is {shape}; {axis} can be {', '.join(fits)}"
                 )
             found.append(axis)
-        return PartitionSpec(*found)
+        return NamedSharding(self.mesh, PartitionSpec(*found))
 
     def put(self, batch, pieces=1):
         return {name: jax.device_put(x, self.rows) for name, x in batch.items()}
@@ -306,6 +334,24 @@ def check_batch(layout: Layout, batch_size: int, pieces: int) -> None:
             f"batch_size={batch_size} cannot be shared by {layout.num_shards} devices{each}; "
             f"make it a multiple of {layout.num_shards * pieces}"
         )
+
+
+def variables(state: Any) -> list[Variable]:
+    """One for each array of an NNX state, in the order of its leaves."""
+    return [  # what an optimiser masks has a path and no array
+        _variable("/".join(map(str, path)), variable)
+        for path, variable in nnx.to_flat_state(state)
+        for _ in jax.tree.leaves(variable)
+    ]
+
+
+def _variable(path: str, variable: nnx.Variable) -> Variable:
+    metadata = variable.get_metadata()
+    return Variable(path, metadata.get("axes", ()), metadata.get("parts"))
+
+
+def _by_parts(leaf: jax.Array, parts: int | None) -> jax.Array:
+    return leaf if parts is None else leaf.reshape(*leaf.shape[:-1], parts, -1)
 
 
 def _mesh(sizes: Mapping[str, int], devices: Sequence[Any]) -> Mesh:

@@ -7,8 +7,8 @@ another shape is an error and never a silent recompilation.
 """
 
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ from flax import nnx
 
 import kernels
 from train.gradient import Batch, Metrics
-from train.parallel import Layout, OneDevice
+from train.parallel import Layout, OneDevice, variables
 from train.sync import Sync
 
 Objects = dict[str, Any]
@@ -26,20 +26,35 @@ Shapes = tuple[tuple[int, ...], ...]
 EvalStep = Callable[[Objects, Batch], dict[str, jax.Array]]
 
 
-def flat_step(
-    graphdef: Any, structure: Any, step: TrainStep, sync: Sync = Sync()
-) -> Callable[..., Any]:
+class Form(NamedTuple):
+    """NNX objects without their arrays."""
+
+    graphdef: Any
+    structure: Any  # of their state
+
+    def objects(self, leaves: Sequence[Any]) -> Objects:
+        """The objects with these arrays."""
+        return nnx.merge(self.graphdef, jax.tree.unflatten(self.structure, leaves))
+
+
+def form(objects: Objects) -> tuple[Form, list[Any]]:
+    """The form of objects, and their arrays."""
+    graphdef, state = nnx.split(objects)
+    leaves, structure = jax.tree.flatten(state)
+    return Form(graphdef, structure), leaves
+
+
+def flat_step(form: Form, step: TrainStep, sync: Sync = Sync()) -> Callable[..., Any]:
     """``step`` on arrays: ``(leaves, batch) -> (new leaves, metrics)``; what is compiled.
 
     Args:
-      graphdef: of the objects, from ``nnx.split``.
-      structure: of their state, from ``jax.tree.flatten``, which also gives the leaves.
+      form: of the objects.
       step: it changes the objects that it is given.
       sync: how it sees the rows that are not on its device.
     """
 
     def run(leaves, batch):
-        objects = nnx.merge(graphdef, jax.tree.unflatten(structure, leaves))
+        objects = form.objects(leaves)
         metrics = step(objects, batch, sync)
         return jax.tree.leaves(nnx.state(objects)), metrics
 
@@ -49,7 +64,8 @@ def flat_step(
 class Program:
     """The compiled training and evaluation steps over one set of objects.
 
-    It owns a copy of their arrays; :meth:`objects` gives the objects as they are now.
+    It owns a copy of their arrays, :attr:`placed` where they lie; :meth:`objects` gives the objects
+    as they are now.
 
     Args:
       objects: models, optimisers and whatever else the steps change.
@@ -59,16 +75,12 @@ class Program:
 
     def __init__(self, objects: Objects, layout: Layout = OneDevice(), pieces: int = 1):
         self.layout, self.pieces = layout, pieces
-        self.graphdef, state = nnx.split(objects)
+        self._form, leaves = form(objects)
+        self._compiled, _ = form(layout.seen(objects))
+        self.variables = variables(nnx.state(objects))
+        self.paths = [variable.path for variable in self.variables]
         # Donation deletes buffers, and the caller may hold the same ones.
-        leaves, self.structure = jax.tree.flatten(jax.tree.map(jax.numpy.copy, state))
-        self.variables = [  # one a leaf: what an optimiser masks has a path and no array
-            ("/".join(map(str, path)), variable.get_metadata().get("axes", ()))
-            for path, variable in nnx.to_flat_state(state)
-            for _ in jax.tree.leaves(variable)
-        ]
-        self.paths = [path for path, _ in self.variables]
-        self.leaves = leaves
+        self.leaves = [jax.numpy.copy(leaf) for leaf in leaves]
         self.compile_seconds = 0.0
         self._train: dict[Shapes, Any] = {}
         self._eval: Any = None
@@ -76,34 +88,32 @@ class Program:
     @property
     def leaves(self) -> list[jax.Array]:
         """The arrays of the objects as they are now, as one device would have them."""
-        return self.layout.plain(self._placed)
+        return self.layout.plain(self.placed, self.variables)
 
     @leaves.setter
     def leaves(self, leaves: list[jax.Array]) -> None:
-        self._placed = self.layout.place(leaves, self.variables)
+        self.placed = self.layout.place(leaves, self.variables)
 
     def put(self, batch: AnyBatch) -> AnyBatch:
         """A batch as :meth:`train` takes it, on its devices."""
         return self.layout.put(batch, self.pieces)
 
-    def _merge(self, leaves) -> Objects:
-        return nnx.merge(self.graphdef, jax.tree.unflatten(self.structure, leaves))
-
     def compile_train(self, step: TrainStep, *batches: AnyBatch) -> None:
         """Compiles ``step`` for batches of the shapes of each of ``batches``."""
-        run = flat_step(self.graphdef, self.structure, step, self.layout.sync)
+        run = flat_step(self._compiled, step, self.layout.sync)
         for batch in map(self.put, batches):
             if (shapes := _shapes(batch)) not in self._train:
-                self._train[shapes] = self._compile(self.layout.train(run, self._placed), batch)
+                self._train[shapes] = self._compile(self.layout.train(run, self.placed), batch)
 
     def compile_eval(self, step: EvalStep, batch: AnyBatch) -> None:
         """Compiles ``step`` for batches of the shapes of ``batch``; it changes no state."""
-        function = self.layout.evaluate(lambda leaves, b: step(self._merge(leaves), b))
+        seen = self._compiled
+        function = self.layout.evaluate(lambda leaves, b: step(seen.objects(leaves), b))
         self._eval = self._compile(function, self.layout.put(batch))
 
     def _compile(self, function, batch):
         start = time.perf_counter()
-        lowered = function.lower(self._placed, batch)
+        lowered = function.lower(self.placed, batch)
         compiled = lowered.compile(compiler_options=kernels.compiler_options())
         self.compile_seconds += time.perf_counter() - start
         return compiled
@@ -112,17 +122,18 @@ class Program:
         """One training step on what :meth:`put` gave. Returns at once, while it is computed."""
         # The first step says what is wrong with a batch of none of the shapes.
         step = self._train.get(_shapes(batch)) or next(iter(self._train.values()))
-        self._placed, metrics = step(self._placed, batch)
+        self.placed, metrics = step(self.placed, batch)
         return metrics
 
     def evaluate(self, batch: AnyBatch) -> dict[str, jax.Array]:
         """The evaluation step's outputs, one row an example."""
-        return self.layout.outputs(self._eval(self._placed, self.layout.put(batch)))
+        return self.layout.outputs(self._eval(self.placed, self.layout.put(batch)))
 
     def objects(self) -> Objects:
         """The objects as they are now, on arrays of their own."""
         first = jax.devices()[0]
-        return self._merge([jax.numpy.copy(jax.device_put(x, first)) for x in self.leaves])
+        leaves = [jax.numpy.copy(jax.device_put(x, first)) for x in self.leaves]
+        return self._form.objects(leaves)
 
     @property
     def train_flops(self) -> float | None:

@@ -6,11 +6,11 @@ from jaxtyping import Array, Float
 
 def dense(
     x: Float[Array, "... in_dim"],
-    kernel: Float[Array, "in_dim out_dim"],
-    bias: Float[Array, " out_dim"] | None = None,
-) -> Float[Array, "... out_dim"]:
+    kernel: Float[Array, "in_dim *out"],
+    bias: Float[Array, "*out"] | None = None,
+) -> Float[Array, "..."]:
     """`zoo.functional.dense.dense` over a `[rows, in_dim]` view of x."""
-    y = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel)
+    y = jnp.tensordot(x.reshape(-1, x.shape[-1]), kernel, 1)
     if bias is not None:
         y = y + bias
-    return y.reshape(*x.shape[:-1], kernel.shape[-1])
+    return y.reshape(*x.shape[:-1], *kernel.shape[1:])

@@ -46,6 +46,9 @@ def as_twin(arrays: dict) -> dict[str, np.ndarray]:
         if path == "attention.qkv.kernel":
             q, kv = CONFIG.num_heads * width, CONFIG.num_kv_heads * width
             for name, part in zip("qkv", np.split(array, [q, q + kv]), strict=True):
+                if name == "q":  # ours has those heads apart that share a key head
+                    heads = part.reshape(-1, CONFIG.num_kv_heads, width, CONFIG.dim)
+                    part = heads.swapaxes(0, 1).reshape(part.shape)
                 twin[f"{prefix}self_attn.{name}_proj.weight"] = part
         elif path == "mlp.up.kernel":
             for name, part in zip(("gate", "up"), np.split(array, 2), strict=True):

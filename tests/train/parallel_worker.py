@@ -14,7 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-os.environ["JAX_NUM_CPU_DEVICES"] = "8"  # before JAX is imported
+from train.simulated import DEVICES, give_threads
+
+os.environ[DEVICES] = "8"  # before JAX is imported
+give_threads()
 MODES: dict[str, tuple[Any, str | None]] = {  # name -> mode and mesh
     "pmap": ("pmap", None),
     "shard_map": ("shard_map", None),
@@ -101,12 +104,13 @@ def placed() -> None:
     small = ["--model.num-layers", "1", "--model.dim", "24", "--model.num-heads", "2"]
     task = task_of("bible-gpt", *small)
     program, _ = compiled(task, layout("mesh", "data=2,fsdp=2,tensor=2"))
-    leaves: list[Any] = program.leaves  # whose shardings are named ones
+    leaves: list[Any] = program.placed  # whose shardings are named ones
     specs = {p: leaf.sharding.spec for p, leaf in zip(program.paths, leaves, strict=True)}
-    block, cut = "model/blocks/blocks/0", PartitionSpec("fsdp", "tensor")
+    block, cut = "model/blocks/blocks/0", PartitionSpec("fsdp", None, "tensor")
     assert specs[f"{block}/attention/qkv/kernel"] == cut
     assert specs[f"{block}/attention/out/kernel"] == PartitionSpec("tensor", "fsdp")
-    assert specs[f"{block}/attention/qkv/bias"] == PartitionSpec("tensor")
+    assert specs[f"{block}/attention/qkv/bias"] == PartitionSpec(None, "tensor")
+    assert specs[f"{block}/attention/out/bias"] == PartitionSpec(None)
     momentum = [spec for path, spec in specs.items() if path.endswith("attention/qkv/kernel")]
     assert len(momentum) > 1 and set(momentum) == {cut}
     assert specs["rngs/dropout/key"] == PartitionSpec()

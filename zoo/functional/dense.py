@@ -6,9 +6,9 @@ from jaxtyping import Array, Float
 
 def dense(
     x: Float[Array, "... in_dim"],
-    kernel: Float[Array, "in_dim out_dim"],
-    bias: Float[Array, " out_dim"] | None = None,
-) -> Float[Array, "... out_dim"]:
-    """`y = x W + b`, applied to the last axis."""
-    y = jnp.matmul(x, kernel)
+    kernel: Float[Array, "in_dim *out"],
+    bias: Float[Array, "*out"] | None = None,
+) -> Float[Array, "..."]:
+    """`y = x W + b` over the last axis of x and the first of W; the others of W are those of y."""
+    y = jnp.tensordot(x, kernel, 1)
     return y if bias is None else y + bias

@@ -56,7 +56,8 @@ class MultiHeadAttention(nnx.Module):
     """`concat(head_1 .. head_N) W_O`, with `head_n = attention(x W_Q, x W_K, x W_V)` on its slice.
 
     Vaswani et al. 2017, section 3.2.2. The three products are one, as one large product is faster
-    than three; its columns are all query heads, then all key heads, then all value heads.
+    than three. Its columns are `N / K + 2` parts of K heads: queries, of which the heads that share
+    a key head are K columns of heads apart, then keys, then values.
     """
 
     def __init__(
@@ -78,7 +79,8 @@ class MultiHeadAttention(nnx.Module):
             )
         self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
         self.head_dim = dim // num_heads
-        width = (num_heads + 2 * num_kv_heads) * self.head_dim
+        self.num_parts = num_heads // num_kv_heads + 2
+        width = self.num_parts * num_kv_heads * self.head_dim
         self.qkv = Linear(
             dim,
             width,
@@ -86,6 +88,7 @@ class MultiHeadAttention(nnx.Module):
             use_bias=use_bias,
             kernel_init=kernel_init,
             axes=("embed", "heads"),
+            parts=self.num_parts,
             ops=ops,
         )
         self.out = Linear(
@@ -156,25 +159,33 @@ class MultiHeadAttention(nnx.Module):
 
     def queries(self, x: Float[Array, "B T D"]) -> Float[Array, "B T N H"]:
         """`x W_Q`, by head."""
-        width = self.num_heads * self.head_dim
-        return self._project(x, slice(width)).reshape(*x.shape[:2], self.num_heads, self.head_dim)
+        return self._queries(self._project(x, slice(None, -2)))
 
     def keys_and_values(
         self, memory: Float[Array, "B S D"]
     ) -> tuple[Float[Array, "B S K H"], Float[Array, "B S K H"]]:
         """`memory W_K` and `memory W_V`, by head: what a decoder computes once for a source."""
-        kv = self._project(memory, slice(self.num_heads * self.head_dim, None))
-        kv = kv.reshape(*memory.shape[:2], 2, self.num_kv_heads, self.head_dim)
+        kv = self._by_head(self._project(memory, slice(-2, None)))
         return kv[:, :, 0], kv[:, :, 1]
 
-    def _project(self, x: Array, columns: slice) -> Array:
-        bias = None if self.qkv.bias is None else self.qkv.bias[columns].astype(x.dtype)
-        return self.dense(x, self.qkv.kernel[:, columns].astype(x.dtype), bias)
+    def _project(self, x: Float[Array, "B T D"], parts: slice) -> Float[Array, "B T P C"]:
+        """The product with some parts of the columns alone."""
+        kernel, bias = self.qkv.part(parts)
+        bias = None if bias is None else bias.astype(x.dtype)
+        y = self.dense(x, kernel.astype(x.dtype), bias)
+        return y.reshape(*x.shape[:2], -1, self.num_kv_heads * self.head_dim)
 
-    def _split(self, qkv: Float[Array, "B T W"]) -> tuple[Array, Array, Array]:
-        heads = qkv.reshape(*qkv.shape[:2], -1, self.head_dim)
-        kv = self.num_heads + self.num_kv_heads
-        return heads[:, :, : self.num_heads], heads[:, :, self.num_heads : kv], heads[:, :, kv:]
+    def _split(self, qkv: Float[Array, "B T P C"]) -> tuple[Array, Array, Array]:
+        heads = self._by_head(qkv)
+        return self._queries(qkv[:, :, :-2]), heads[:, :, -2], heads[:, :, -1]
+
+    def _queries(self, parts: Float[Array, "B T G C"]) -> Float[Array, "B T N H"]:
+        """Those that share a key head beside each other."""
+        shape = *parts.shape[:2], self.num_heads, self.head_dim
+        return self._by_head(parts).swapaxes(2, 3).reshape(shape)
+
+    def _by_head(self, parts: Float[Array, "B T P C"]) -> Float[Array, "B T P K H"]:
+        return parts.reshape(*parts.shape[:3], self.num_kv_heads, self.head_dim)
 
     def set_view(self, attention: Callable[..., Array] | None = None):
         """For `nnx.view`: another attention function, such as one that also shows its weights."""

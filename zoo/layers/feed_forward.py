@@ -60,6 +60,7 @@ class GatedFeedForward(nnx.Module):
             use_bias=False,
             kernel_init=kernel_init,
             axes=("embed", "mlp"),
+            parts=2,
             ops=ops,
         )
         self.down = Linear(
@@ -71,8 +72,7 @@ class GatedFeedForward(nnx.Module):
             axes=("mlp", "embed"),
             ops=ops,
         )
-        self.hidden_dim = hidden_dim
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         up = self.up(x)
-        return self.down(silu(up[..., : self.hidden_dim]) * up[..., self.hidden_dim :])
+        return self.down(silu(up[..., 0, :]) * up[..., 1, :])
