@@ -135,6 +135,10 @@ class Program:
         leaves = [jax.numpy.copy(jax.device_put(x, first)) for x in self.leaves]
         return self._form.objects(leaves)
 
+    def train_text(self) -> str:
+        """The compiled training step as XLA prints it, for the first shape of batches."""
+        return next(iter(self._train.values())).as_text()
+
     @property
     def train_flops(self) -> float | None:
         """Floating-point operations of a training step as XLA counts them, if it does.

@@ -5,6 +5,7 @@
     python -m tests.train.parallel_worker moved FOLDER RECIPE [FIELD ...]
     python -m tests.train.parallel_worker placed
     python -m tests.train.parallel_worker draws
+    python -m tests.train.parallel_worker sent
 
 It fails where something is not as it should be.
 """
@@ -145,6 +146,45 @@ def draws() -> None:
     assert np.array_equal(in_order, jax.random.normal(key, (16, 5)))
 
 
+def sent() -> None:
+    """What a step of a scanned GPT sends under each mesh, as `docs/parallel.md` has it."""
+    import jax
+
+    from train.collectives import collectives
+    from train.parallel import layout
+
+    layers, width, rows, window = 3, 32, 16, 16
+    fields = f"--model.dim {width} --model.num-layers {layers} --model.num-heads 8 --model.scan "
+    fields += f"--model.remat --optim.name adamw --batch-size {rows} --task.window {window}"
+    task = task_of("bible-gpt", *fields.split())
+    matrices, vectors = layers * 12 * width**2, (layers * 13 + 2) * width
+    words, positions = task.model_config.vocab_size * width, task.model_config.context * width
+    scalars = 256  # bytes: metrics and norms of gradients
+
+    def found(mesh: str):
+        program, _ = compiled(task, layout("mesh", mesh, jax.devices()))
+        return collectives(program.train_text())
+
+    # All gradients once; of the words' table that of the lookup, and that of the output layer. A
+    # CPU has no reduce-scatter: it sums all and takes its piece.
+    gradients = 4 * (matrices + vectors + 2 * words + window * width)
+    by_data, by_fsdp, by_tensor = (found(f"{axis}=8") for axis in ("data", "fsdp", "tensor"))
+    assert by_data.keys() == {"all-reduce"}
+    assert 0 <= by_data["all-reduce"].bytes - gradients < scalars
+    # Each matrix of a layer when it is read, forwards and backwards.
+    assert by_fsdp.keys() == {"all-gather", "all-reduce"}
+    assert by_fsdp["all-gather"].count == 2 * 4 * layers + 2
+    assert by_fsdp["all-gather"].bytes == 4 * (2 * matrices + words + positions)
+    assert 0 <= by_fsdp["all-reduce"].bytes - gradients < scalars
+    # Two a layer each way, and attention's once more where it is computed again; the positions,
+    # whose table is cut, are looked up once.
+    activations = 4 * rows * window * width
+    assert by_tensor.keys() == {"all-reduce"}
+    looked_up = 4 * window * width
+    expected = (2 + 1 + 2) * layers * activations + looked_up
+    assert 0 <= by_tensor["all-reduce"].bytes - expected < scalars
+
+
 def task_of(name: str, *fields: str):
     import dataclasses
 
@@ -191,6 +231,6 @@ def followed(task, where) -> dict[str, Any]:
 
 if __name__ == "__main__":
     commands: dict[str, Any] = {
-        function.__name__: function for function in (equal, answers, moved, placed, draws)
+        function.__name__: function for function in (equal, answers, moved, placed, draws, sent)
     }
     commands[sys.argv[1]](*sys.argv[2:])

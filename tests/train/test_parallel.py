@@ -14,6 +14,7 @@ from train.cli import main
 from train.errors import UserError
 from train.parallel import ShardMap, check_batch, layout, mesh_sizes
 from train.recipes import RECIPES
+from train.simulated import DEVICES, give_threads
 
 # What eight devices can share: sixteen rows, more where a step cuts its batch in pieces.
 SIXTEEN = "--batch-size 16"
@@ -67,6 +68,21 @@ def test_where_parameters_lie():
 
 def test_what_devices_draw():
     assert_on_eight_devices("draws")
+
+
+def test_what_a_step_sends():
+    assert_on_eight_devices("sent")
+
+
+@pytest.mark.parametrize(("devices", "threads"), [("8", "128"), ("1", None), ("", None)])
+def test_simulated_devices_have_threads(monkeypatch, devices, threads):
+    monkeypatch.delenv("PJRT_NPROC", raising=False)
+    monkeypatch.setenv(DEVICES, devices)
+    give_threads()
+    assert os.environ.get("PJRT_NPROC") == threads
+    monkeypatch.setenv("PJRT_NPROC", "5")  # what the user says stays
+    give_threads()
+    assert os.environ["PJRT_NPROC"] == "5"
 
 
 def test_from_the_command_line(run_cli, tmp_path):
