@@ -156,7 +156,7 @@ def sent() -> None:
     layers, width, rows, window = 3, 32, 16, 16
     fields = f"--model.dim {width} --model.num-layers {layers} --model.num-heads 8 --model.scan "
     fields += f"--model.remat --optim.name adamw --batch-size {rows} --task.window {window}"
-    task = task_of("bible-gpt", *fields.split())
+    task: Any = task_of("bible-gpt", *fields.split())
     matrices, vectors = layers * 12 * width**2, (layers * 13 + 2) * width
     words, positions = task.model_config.vocab_size * width, task.model_config.context * width
     scalars = 256  # bytes: metrics and norms of gradients
