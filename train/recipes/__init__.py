@@ -251,7 +251,7 @@ RECIPES: dict[str, Row] = {
         metric="nats_per_char",
         direction="min",
         threshold=1.67,
-        seconds=220,
+        seconds=160,
     ),
     "bible-lstm-lm": Row(
         about="Two LSTMs that write English, character by character",
