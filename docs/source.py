@@ -2,7 +2,7 @@
 
 A page links to a file of the repository as it lies there, and quotes the line it means:
 
-    [`y = jnp.matmul(x, kernel)`](../../zoo/functional/dense.py)
+    [`y = jnp.tensordot(x, kernel, 1)`](../../zoo/functional/dense.py)
 
 The site gets a page for every such file; a link to the quoted line says its number. Since nobody
 writes that number down, it is right after every edit; a quotation that does not stand in the file
