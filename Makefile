@@ -29,7 +29,7 @@ test-newest: ## Run it again on Python 3.13 or 3.12 with the newest JAX, where t
 
 test-aot: ## Compile kernels and recipes for GPUs and TPUs, which need not be here
 	@$(MAKE) --no-print-directory test VENV=.venv-aot EXTRAS=test,tpu-aot,gpu-aot \
-		TESTS="-n 0 -m aot tests/aot $(TESTS)"
+		TESTS="--dist loadgroup -m aot tests/aot $(TESTS)"
 
 lint: $(VENV)/.test $(VENV)/.docs ## Check style (ruff) and types (pyright)
 	$(PY) -m ruff check .

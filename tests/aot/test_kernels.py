@@ -45,7 +45,8 @@ def pairs():
     """Each target with each case of its platform."""
     for name in SMALLEST:
         missing = target(name).missing()
-        marks = [pytest.mark.skip(reason=missing)] if missing else []
+        marks: list[Any] = [pytest.mark.xdist_group(name)]  # one process compiles all of a target
+        marks += [pytest.mark.skip(reason=missing)] if missing else []
         for case in CASES:
             if case.platform == target(name).platform:
                 yield pytest.param(name, case, id=f"{name}-{case}", marks=marks)

@@ -13,7 +13,7 @@ from benchmarks.aot import TARGETS, Found, compiled, read
 from train.recipes import RECIPES
 from train.targets import target
 
-pytestmark = [pytest.mark.aot, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.aot, pytest.mark.timeout(1800), pytest.mark.xdist_group("recipes")]
 
 
 @functools.cache
