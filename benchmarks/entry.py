@@ -33,6 +33,7 @@ class Competitor:
     build: Callable[[Arrays], Runner]
     requires: tuple[str, ...] = ()  # packages without which it is left out
     what: str = ""  # how it differs, if its name does not say
+    part: bool = False  # does only a part of the work, to show how long that takes by itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ class Entry:
         if OURS not in self.competitors or len(self.competitors) < 2:
             raise ValueError(f"entry {self.name!r} needs a competitor {OURS!r} and another")
         for promise in self.promises:
-            if promise.against not in self.competitors:
+            if promise.against not in self.competitors or self.competitors[promise.against].part:
                 raise ValueError(f"entry {self.name!r} promises against {promise.against!r}")
 
 

@@ -35,7 +35,7 @@ def _overview(entries: dict[str, Any]) -> str:
     against: dict[str, list[float]] = {}
     for entry in entries.values():
         for name, figures in entry["competitors"].items():
-            if name != OURS:
+            if name != OURS and figures["disagreement"] is not None:  # less than the whole work
                 against.setdefault(name, []).append(figures["ratio"]["median"])
     rows = [
         f"| {name} | {geometric_mean(found):.2f}x | {min(found):.2f}x | {len(found)} |"

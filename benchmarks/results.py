@@ -18,7 +18,8 @@
       competitors              object, name -> what it gave:
         what                   how it differs, if its name does not say
         setup_seconds          building, compiling and loading
-        disagreement           largest relative difference from `values`
+        disagreement           largest relative difference from `values`; null for one that does a
+                               part of the work alone
         ms                     {median, p10, p90, count} of one unit in milliseconds
         ratio                  {median, p10, p90, count} over the rounds of its time over ours
         peak_share             FLOP/s over peak_flops, or null
@@ -61,7 +62,7 @@ _ENTRY = {
         ...: {
             "what": str,
             "setup_seconds": float,
-            "disagreement": float,
+            "disagreement": (float, None),
             "ms": _SUMMARY,
             "ratio": _SUMMARY,
             "peak_share": (float, None),

@@ -58,12 +58,13 @@ def run(module: str, effort: Effort, say: Say) -> dict[str, Any]:
             worker = Worker(module, name, arrays, effort.threads, effort.patience)
             workers[name] = stack.enter_context(worker)
         values = {name: worker.advance(COMPARED)["values"] for name, worker in workers.items()}
-        disagreement = _compare(values, entry.tolerance)
+        whole = {n: found for n, found in values.items() if not entry.competitors[n].part}
+        disagreement = _compare(whole, entry.tolerance)
         setup = {name: worker.setup_seconds for name, worker in workers.items()}
         turns, others = _take_turns(entry, workers, effort, say)
     peak = max(peak, machine.peak_flops(effort.threads))  # before and after: other work hides it
     competitors = {
-        name: _sum_up(entry, name, setup[name], disagreement[name], turns, flops, peak)
+        name: _sum_up(entry, name, setup[name], disagreement.get(name), turns, flops, peak)
         for name in names
     }
     return {
@@ -146,7 +147,7 @@ def _sum_up(
     entry: Entry,
     name: str,
     setup_seconds: float,
-    disagreement: float,
+    disagreement: float | None,
     turns: dict[str, list[list[float]]],
     flops: float | None,
     peak: float,

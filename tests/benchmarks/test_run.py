@@ -39,11 +39,14 @@ def test_end_to_end(tiny, tmp_path, capsys):
     assert entry["values"] == [46.0, 47.0, 48.0]  # 0 + 1 + ... + 9, and the number of the call
     assert entry["quick"] and entry["rounds"] == 2 and entry["flops"] == 9.0
     assert entry["left_out"] == {"absent": "a_package_that_is_not_there is not installed"}
-    assert list(entry["competitors"]) == ["ours", "pairs"]
-    assert [entry["competitors"][n]["ms"]["count"] for n in ("ours", "pairs")] == [8, 8]
+    assert list(entry["competitors"]) == ["ours", "pairs", "half"]
+    assert [found["ms"]["count"] for found in entry["competitors"].values()] == [8, 8, 8]
+    assert [found["disagreement"] for found in entry["competitors"].values()] == [0, 0, None]
     assert entry["competitors"]["ours"]["ratio"]["median"] == 1
     assert [promise["kept"] for promise in entry["promises"]] == [True, False]
-    assert "| pairs (two at once) |" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "| pairs (two at once) |" in out
+    assert "\n| half |" in out and out.count("| half |") == 1  # none of those to compare with
     assert cli.main(["report", "--json", str(path)]) == 0
     assert "### tiny" in capsys.readouterr().out
 

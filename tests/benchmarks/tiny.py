@@ -40,6 +40,7 @@ ENTRY = Entry(
     competitors={
         OURS: Competitor(build=Sum),
         "pairs": Competitor(build=Pairs, what="two at once"),
+        "half": Competitor(build=lambda arrays: Sum(arrays, factor=0.5), part=True),
         "absent": Competitor(build=Sum, requires=("a_package_that_is_not_there",)),
     },
     timed_per_turn=4,
