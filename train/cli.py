@@ -286,6 +286,12 @@ def export(args: Sequence[str]) -> int:
     return 0
 
 
+def plan(args: Sequence[str]) -> int:
+    from train.plan.command import plan
+
+    return plan(args)
+
+
 def _check_out(out: Path, suffixes: Sequence[str] = ()) -> None:
     if not out.absolute().parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}; make it first")
@@ -309,6 +315,7 @@ VERBS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "eval": (evaluate, "evaluate a run folder"),
     "sample": (sample, "show a trained model at work"),
     "export": (export, "write weights, or a program that runs without this package"),
+    "plan": (plan, "compile a step for GPUs or TPUs that are not here: does it fit?"),
 }
 
 
@@ -324,7 +331,10 @@ def _help() -> str:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns the exit code: 0 done, 1 failed, 2 a mistake the user can mend."""
+    """Runs one verb; returns the exit code: 0 done, 1 failed, 2 a mistake the user can mend.
+
+    And 3 where a plan does not fit.
+    """
     args = sys.argv[1:] if args is None else list(args)
     if not args or args[0] in ("-h", "--help"):
         print(_help(), file=sys.stdout if args else sys.stderr)

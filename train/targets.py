@@ -85,6 +85,9 @@ class Target:
     chip: str
     shape: str  # "2x4" of TPUs, "8" GPUs
 
+    def __str__(self) -> str:
+        return f"{self.chip}{'x' if self.platform == 'gpu' else ':'}{self.shape}"
+
     @property
     def platform(self) -> Literal["gpu", "tpu"]:
         """As `kernels.best` takes it."""

@@ -16,8 +16,11 @@ def make_task(recipe: Recipe, ops: zoo.Ops, folder: Path | None = None) -> Task:
       ops: the implementations that its models use.
       folder: of a run that is opened again.
     """
-    config = type(recipe.task)
-    task: type[Task] = getattr(
-        sys.modules[config.__module__], config.__name__.removesuffix("Config")
-    )
+    task = task_class(recipe)
     return task(recipe, task.load(recipe, folder), ops)
+
+
+def task_class(recipe: Recipe) -> type[Task]:
+    """The class that ``recipe.task`` configures."""
+    config = type(recipe.task)
+    return getattr(sys.modules[config.__module__], config.__name__.removesuffix("Config"))
