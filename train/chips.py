@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from train.targets import Target
 
-TERA, GB, GIB = 1e12, 1e9, 2**30
+TERA, GB, GIB = 1e12, 1e9, 2.0**30
 # Of a GPU's memory JAX takes this share when it starts, unless the variable of this name says so.
 GPU_SHARE = ("XLA_PYTHON_CLIENT_MEM_FRACTION", 0.75)
 

@@ -29,7 +29,9 @@ def _of_equation(equation: Any) -> int:
         return 2 * _size(equation.outvars[0]) * math.prod(left[axis] for axis in contracted)
     if name == "conv_general_dilated":
         # Of the kernel's axes the first is that of the outputs; zeros between inputs cost nothing.
-        _, *window = (equation.invars[1].aval.shape[a] for a in params["dimension_numbers"].rhs_spec)
+        _, *window = (
+            equation.invars[1].aval.shape[a] for a in params["dimension_numbers"].rhs_spec
+        )
         operations = 2 * _size(equation.outvars[0]) * math.prod(window)
         return operations // math.prod(params["lhs_dilation"])
     inside = [count(found) for value in params.values() for found in _jaxprs(value)]
@@ -43,7 +45,7 @@ def _repeated(name: str, params: dict[str, Any]) -> int:
     if name == "scan":
         return params["length"]
     if name == "shard_map":  # its shapes are those of one device
-        return math.prod(params["mesh"].shape[axis] for axis in params["manual_axes"])
+        return math.prod(params["mesh"].shape[axis] for axis in params["newly_manual_axes"])
     if name == "pallas_call":
         return math.prod(params["grid_mapping"].grid)
     return 1

@@ -58,18 +58,22 @@ class Plan:
 
 
 def plan(args: Sequence[str]) -> int:
-    """Runs the verb; 3 where it does not fit."""
+    """Runs the verb: 0 where it fits, 3 where it does not, 1 where its compiler breaks down."""
     if not args or args[0].startswith("-"):
         wanted = bool(args) and args[0] in ("-h", "--help")
         print(_help(), file=sys.stdout if wanted else sys.stderr)
         return 0 if wanted else 2
     options, fixed_batch = read(args[0], args[1:])
-    found = compiled(
-        options,
-        target_of(options.target),
-        fixed_batch=fixed_batch,
-        say=lambda text: print(text, file=sys.stderr),
-    )
+    try:
+        found = compiled(
+            options,
+            target_of(options.target),
+            fixed_batch=fixed_batch,
+            say=lambda text: print(text, file=sys.stderr),
+        )
+    except PlanFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     if options.json:
         print(json.dumps(found, indent=2))
     else:

@@ -25,6 +25,7 @@ Shapes = dict[str, tuple[tuple[int, ...], str]]  # input -> shape of one row, an
 LANGUAGE_MODELS = ("GPTConfig", "LlamaConfig", "LSTMLanguageModelConfig")
 CLASSIFIERS = ("ConvNetConfig", "ResNetConfig")
 TOKENS_PER_DEVICE = 2048  # of a batch that nobody has chosen
+IMAGES_PER_DEVICE = 64
 
 
 @dataclass(frozen=True)
@@ -95,19 +96,23 @@ def preset_recipe(name: str) -> Recipe:
         task = MaskedWordsConfig(window=window, baseline="none")
     elif kind in CLASSIFIERS:
         task = ClassificationConfig(augment=AugmentConfig(), baseline="none")
-        return Recipe(**shared, task=task, data=DataConfig(), optim=optim, batch_size=64)
+        return Recipe(
+            **shared, task=task, data=DataConfig(), optim=optim, batch_size=IMAGES_PER_DEVICE
+        )
     else:
         trained = [n for n, row in RECIPES.items() if _module(row.model) == _module(name)]
         hint = f"plan the recipe {', '.join(trained)}" if trained else "no recipe trains it"
-        raise UserError(f"model {name!r} is of no kind that can be planned without its data; {hint}")
-    rows = max(1, TOKENS_PER_DEVICE // window)
-    return Recipe(**shared, task=task, data=TextConfig(), optim=optim, batch_size=rows)
+        raise UserError(
+            f"model {name!r} is of no kind that can be planned without its data; {hint}"
+        )
+    found = Recipe(**shared, task=task, data=TextConfig(), optim=optim)
+    return replace(found, batch_size=rows_per_device(found))
 
 
 def rows_per_device(recipe: Recipe) -> int:
-    """Of a preset's batch where nobody has chosen another: about so many tokens."""
+    """Of a preset's batch where nobody has chosen another."""
     window = getattr(recipe.task, "window", None)
-    return max(1, TOKENS_PER_DEVICE // window) if window else 64
+    return max(1, TOKENS_PER_DEVICE // window) if window else IMAGES_PER_DEVICE
 
 
 def sizes(recipe: Recipe) -> TextSizes | ImageSizes:

@@ -10,11 +10,12 @@ from train.config import Recipe
 from train.errors import UserError
 from train.parallel import DATA, mesh_sizes
 from train.plan.presets import rematerialised, rows_per_device
-from train.plan.step import Case, Found, Steps, lying
+from train.plan.step import Case, Found, Steps, lying, pieces
 from train.targets import Target
 
 Say = Callable[[str], None]
 
+TILE = 16  # rows of bfloat16 numbers that a TPU keeps together
 LIMIT = 600.0  # seconds of trying, after which nothing else is compiled
 
 
@@ -84,20 +85,22 @@ def default_mesh(steps: Steps, recipe: Recipe, chosen: Target) -> str:
     """That of `run` for a recipe; for a preset `fsdp` over as many devices as divide its widths.
 
     The other devices lie along `data`. So no device holds more of the state than it must, and what
-    is moved for that grows with the model and not with the batch.
+    is moved for that grows with the model and not with the batch. On TPUs a piece must also be whole
+    tiles: others their compiler gathers as a sum with zeros, which moves twice as much.
     """
     number = chips.count(chosen)
     if not steps.is_preset:
         return f"{DATA}={number}"
     objects = steps.objects(recipe)
-    for fsdp in (n for n in range(number, 0, -1) if number % n == 0):
+    for fsdp in (n for n in range(number, 1, -1) if number % n == 0):
         mesh = grid(number, fsdp=fsdp)
         try:
-            lying(steps.layout(chosen, mesh), objects)
-        except UserError:  # a width that it does not divide
+            placed = lying(steps.layout(chosen, mesh), objects)
+        except UserError:  # it does not divide a width, or is no product of sides
             continue
-        return mesh
-    raise AssertionError("one device divides everything")
+        if chosen.platform == "gpu" or all(size % TILE == 0 for size in pieces(placed, "fsdp")):
+            return mesh
+    return grid(number, fsdp=1)
 
 
 def remedies(steps: Steps, request: Request, case: Case) -> Iterator[Case]:

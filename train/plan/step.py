@@ -193,6 +193,16 @@ def lying(layout: MeshLayout, objects: Objects) -> list[jax.ShapeDtypeStruct]:
     return found
 
 
+def pieces(placed: list[jax.ShapeDtypeStruct], axis: str) -> set[int]:
+    """How long one device's part is of each axis that lies on a mesh axis."""
+    found = set()
+    for leaf in placed:
+        assert isinstance(leaf.sharding, NamedSharding)  # `lying` gives each one
+        part = leaf.sharding.shard_shape(leaf.shape)
+        found |= {n for n, on in zip(part, leaf.sharding.spec, strict=False) if on == axis}
+    return found
+
+
 def held_bytes(placed: list[jax.ShapeDtypeStruct]) -> int:
     """Of a state on one device, before the compiler pads anything."""
     total = 0

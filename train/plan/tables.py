@@ -33,7 +33,9 @@ def show(found: Found) -> None:
         header = ("also tried", "mesh", "batch", "micro-batches", "remat", "memory", "")
         console.print(_table(header, map(attempt, found["tried"])))
     if found["instead"]:
-        console.print(f"\nthis fits: {found['instead']['target']}, {remedy(found, found['instead'])}")
+        console.print(
+            f"\nthis fits: {found['instead']['target']}, {remedy(found, found['instead'])}"
+        )
 
 
 def facts(found: Found) -> list[tuple[str, str]]:
