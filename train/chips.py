@@ -4,7 +4,7 @@
            TFLOP/s in bfloat16 without sparsity, 80 GB, 3.35 TB/s, NVLink 900 GB/s
     v4     Google Cloud, "TPU v4" (docs.cloud.google.com/tpu/docs/v4), and for its links Jouppi et
            al. 2023 (arXiv:2304.01433): six of 50 GB/s
-    v5e, v5p, v6e, tpu7x   the pages "TPU v5e", "TPU v5p", "TPU v6e" and "TPU7x (Ironwood)" beside it
+    v5e, v5p, v6e, tpu7x   beside it, the pages of those names
 
 They are peaks, which no program reaches. Links are published as the sum of both directions; here
 stands one, as what a chip sends is what it takes in. A tpu7x is two devices to JAX, which share it.

@@ -10,6 +10,7 @@ bytes, and the collectives. What follows from published peaks is an estimate, an
     step       one case compiled: bytes, operations, collectives
     estimate   its time at the chip's peaks
     search     what is asked, where it is put, and what fits where that does not
-    command    the verb of the command line, which starts `python -m train.plan` as the compiler wants
+    tables     how it is shown
+    command    the verb of the command line, which starts `python -m train.plan`: the compiler wants
                its variables in the environment before JAX is imported
 """

@@ -1,7 +1,7 @@
 """`python -m train.plan`: the process with a target's compiler; `train.plan.command` starts it.
 
-It reads a request as JSON, and writes a line of JSON for each thing to say: `{"say": ...}`, and last
-`{"plan": ...}` or `{"error": ...}` where the request is mistaken.
+It reads a request as JSON and writes lines of JSON: `{"say": ...}` while it works, and at last
+`{"plan": ...}`, or `{"error": ...}` where the request is mistaken.
 """
 
 import json

@@ -177,9 +177,9 @@ def _help() -> str:
     return (
         f"usage: {PROG} NAME --target TARGET [--mesh data=N,fsdp=N,tensor=N] [--batch-size N] "
         "[--window N] [--smallest] [--json] [FIELD ...]"
-        "\n\nCompiles the training step of a recipe or model for hardware that is not here: bytes a "
-        "device,\noperations, collectives, and an estimate of its time. Exit code 3 where it does "
-        "not fit.\n\n"
+        "\n\nCompiles the training step of a recipe or model for hardware that is not here: bytes "
+        "a device,\noperations, collectives, and an estimate of its time. Exit code 3 where it "
+        "does not fit.\n\n"
         f"recipes: {', '.join(RECIPES)}\n\nmodels: {', '.join(MODELS)}\n\n"
         f"targets: {', '.join(SMALLEST)}, with a shape: h100x8, v5e:4x4, v5p:8x8x8\n\n"
         f"`{PROG} NAME --help` lists every field that can be set."

@@ -4,8 +4,8 @@ It is that of its slowest part, as if everything else were hidden behind it:
 
     max(operations / peak,  bytes to and from memory / bandwidth,  bytes sent / bandwidth of links)
 
-Operations are those of the step as it is, with what rematerialisation repeats; the share of the peak
-that serves the model (MFU; Chowdhery et al. 2022, "PaLM", appendix B) counts what the model needs.
+Operations are those of the step as it is, with what rematerialisation repeats; the share of the
+peak that serves the model (MFU; Chowdhery et al. 2022, "PaLM", appendix B) counts what that needs.
 Between memory and chip goes at least what a step takes and gives, once, and what it keeps beside
 that and what collectives bring, twice. Links are all used at once, in one direction.
 """

@@ -102,9 +102,7 @@ def preset_recipe(name: str) -> Recipe:
     else:
         trained = [n for n, row in RECIPES.items() if _module(row.model) == _module(name)]
         hint = f"plan the recipe {', '.join(trained)}" if trained else "no recipe trains it"
-        raise UserError(
-            f"model {name!r} is of no kind that can be planned without its data; {hint}"
-        )
+        raise UserError(f"model {name!r} is of no kind to be planned without data; {hint}")
     found = Recipe(**shared, task=task, data=TextConfig(), optim=optim)
     return replace(found, batch_size=rows_per_device(found))
 

@@ -85,8 +85,8 @@ def default_mesh(steps: Steps, recipe: Recipe, chosen: Target) -> str:
     """That of `run` for a recipe; for a preset `fsdp` over as many devices as divide its widths.
 
     The other devices lie along `data`. So no device holds more of the state than it must, and what
-    is moved for that grows with the model and not with the batch. On TPUs a piece must also be whole
-    tiles: others their compiler gathers as a sum with zeros, which moves twice as much.
+    is moved for that grows with the model and not with the batch. On TPUs a piece must also be of
+    whole tiles: others their compiler gathers as a sum with zeros, which moves twice as much.
     """
     number = chips.count(chosen)
     if not steps.is_preset:
@@ -113,8 +113,8 @@ def remedies(steps: Steps, request: Request, case: Case) -> Iterator[Case]:
     if steps.is_preset and (mesh := default_mesh(steps, recipe, chosen)) != case.mesh:
         yield (case := replace(case, mesh=mesh))
     rows = number // mesh_sizes(case.mesh, number)["tensor"]
-    if (pieces := recipe.batch_size // rows) > recipe.num_microbatches:
-        yield replace(case, recipe=replace(recipe, num_microbatches=pieces))
+    if (most := recipe.batch_size // rows) > recipe.num_microbatches:
+        yield replace(case, recipe=replace(recipe, num_microbatches=most))
     for tensor in (2, 4, 8):
         if number % tensor == 0 and number > tensor:
             mesh = grid(number, fsdp=number // tensor, tensor=tensor)

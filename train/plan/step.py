@@ -14,7 +14,6 @@ from flax import nnx
 from jax.sharding import NamedSharding
 
 import kernels
-import zoo
 from train import chips, flops
 from train.collectives import collectives
 from train.config import Recipe
@@ -28,6 +27,7 @@ from train.result import num_parameters
 from train.step import Objects, flat_step, form
 from train.targets import Target, measured
 from train.tasks import task_class
+from zoo.functional.ops import Ops
 
 Found = dict[str, Any]  # JSON values
 Batch = dict[str, jax.ShapeDtypeStruct]
@@ -67,10 +67,10 @@ class Steps:
         recipe = self.recipe
         return sizes(recipe) if self.is_preset else task_class(recipe).load(recipe)
 
-    def task(self, recipe: Recipe, ops: zoo.Ops) -> Any:
+    def task(self, recipe: Recipe, ops: Ops) -> Any:
         return task_class(recipe)(recipe, self.data, ops)
 
-    def objects(self, recipe: Recipe, ops: zoo.Ops = zoo.Ops()) -> Objects:
+    def objects(self, recipe: Recipe, ops: Ops = Ops()) -> Objects:
         """Model, optimiser and random streams as shapes."""
         return nnx.eval_shape(lambda: self.task(recipe, ops).build(nnx.Rngs(recipe.seed)))
 
@@ -166,7 +166,7 @@ class Steps:
         def counted(recipe: Recipe) -> int:
             # The reference's products: a kernel hides its own, and may repeat some.
             shape, leaves = form(self.objects(recipe))
-            step = flat_step(shape, self.task(recipe, zoo.Ops()).train_step)
+            step = flat_step(shape, self.task(recipe, Ops()).train_step)
             return flops.count(jax.make_jaxpr(step)(leaves, self.batch(recipe)))
 
         step = counted(recipe)
@@ -185,7 +185,7 @@ def lying(layout: MeshLayout, objects: Objects) -> list[jax.ShapeDtypeStruct]:
     found = []
     _, leaves = form(objects)
     for leaf, variable in zip(leaves, variables(nnx.state(objects)), strict=True):
-        sharding = NamedSharding(layout.mesh, layout.spec(variable, leaf.shape))
+        sharding = layout.lies(variable, leaf.shape)
         shape = leaf.shape
         if variable.parts is not None:
             shape = (*shape[:-1], variable.parts, shape[-1] // variable.parts)

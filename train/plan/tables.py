@@ -115,7 +115,7 @@ def batch(found: Found) -> str:
     return "; ".join(f"{name} {'x'.join(map(str, s))}" for name, s in found["batch"].items())
 
 
-def scaled(value: float, unit: str) -> str:
+def scaled(value: float | int, unit: str) -> str:
     """With three digits and a prefix: 4.26 GB."""
     for factor, prefix in UNITS:
         if value >= factor:
