@@ -95,6 +95,17 @@ def _aot(options: argparse.Namespace) -> int:
     return 0
 
 
+def _plan(options: argparse.Namespace) -> int:
+    from benchmarks.plan import write
+    from train.errors import UserError
+
+    try:
+        print(write(options.names, lambda text: print(text, file=sys.stderr)))
+    except UserError as error:
+        raise ValueError(str(error)) from error
+    return 0
+
+
 def _list(options: argparse.Namespace) -> int:
     del options
     for name, module in ENTRIES.items():
@@ -139,6 +150,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     aot_verb.add_argument("names", nargs="*", metavar="RECIPE", help="which; default: all")
     aot_verb.set_defaults(command=_aot)
+    plan_verb = verbs.add_parser(
+        "plan", help="compile large models for hardware that is not here, and keep what they take"
+    )
+    plan_verb.add_argument("names", nargs="*", metavar="PLAN", help="which; default: all")
+    plan_verb.set_defaults(command=_plan)
     for verb in (run_verb, report_verb):
         verb.add_argument(
             "--json",

@@ -287,6 +287,8 @@ def export(args: Sequence[str]) -> int:
 
 
 def plan(args: Sequence[str]) -> int:
+    # There is no GPU, and JAX, which is imported now, has its plug-in say so at each start.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from train.plan.command import plan
 
     return plan(args)
