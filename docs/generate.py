@@ -324,6 +324,54 @@ def _measured(context: Context, write: Callable[[dict[str, Any]], str]) -> str:
     return write(read(path))
 
 
+def plans(context: Context) -> str:
+    """What large models take of hardware that is not here."""
+    from train.plan import tables
+
+    rows = []
+    for found in _plans(context).values():
+        estimate = found["estimate"]
+        moved = ", ".join(
+            f"{kind} {tables.scaled(each['bytes'], 'B')}"
+            for kind, each in found["collectives"].items()
+        )
+        rows.append(
+            (
+                f"`{found['name']}`",
+                f"`{found['target']}`",
+                f"`{tables.mesh(found)}`",
+                tables.scaled(found["bytes"]["arguments"], "B"),
+                tables.scaled(found["bytes"]["temporaries"], "B"),
+                tables.scaled(found["flops"]["step"], "FLOP"),
+                moved,
+                f"{estimate['step_seconds']:.2g} s, {estimate['mfu']:.0%}",
+                f"{found['compile_seconds']:.0f} s",
+            )
+        )
+    header = ("model", "target", "mesh", "state a device", "temporaries a device")
+    header += ("operations a step", "collectives, of their results", "estimate: a step, MFU")
+    versions = {f"JAX {found['versions']['jax']}" for found in _plans(context).values()}
+    return (
+        f"{table((*header, 'compiled in'), rows, 'lllrrrlrr')}\n\n"
+        f"Compiled with {', '.join(sorted(versions))} on two cores, which other work shared."
+    )
+
+
+def planned(context: Context, name: str) -> str:
+    """A command of `python -m train plan` and what it printed."""
+    from train.plan import tables
+
+    found, said = _plans(context)[name], io.StringIO()
+    with contextlib.redirect_stdout(said):
+        tables.show(found)
+    lines = [line.rstrip() for line in said.getvalue().splitlines()]
+    return "\n".join(["```console", f"$ {found['command']}", *lines, "```"])
+
+
+def _plans(context: Context) -> dict[str, dict[str, Any]]:
+    return json.loads((context.results / "plan.json").read_text())
+
+
 # --- What the code says about itself --------------------------------------------------------
 
 
@@ -467,6 +515,8 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "embedded": embedded,
     "fields": fields,
     "models": models,
+    "planned": planned,
+    "plans": plans,
     "ratios": ratios,
     "results": results,
     "speed": speed,
