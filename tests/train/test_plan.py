@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +96,7 @@ def abstract(monkeypatch):
     """Grids of devices that no compiler is asked for."""
 
     def layout(self, chosen: Target, mesh: str) -> MeshLayout:
-        found = object.__new__(MeshLayout)
+        found: Any = object.__new__(MeshLayout)
         sides = mesh_sizes(mesh, search.chips.count(chosen))
         types = (jax.sharding.AxisType.Auto,) * len(sides)
         found.mesh = jax.sharding.AbstractMesh(tuple(sides.values()), tuple(sides), types)

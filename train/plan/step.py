@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import NamedSharding
 
 import kernels
 from train import chips, flops
@@ -177,7 +176,7 @@ class Steps:
         return {"step": step, "model": counted(once)}
 
 
-def lying(layout: MeshLayout, objects: Objects) -> list[jax.ShapeDtypeStruct]:
+def lying(layout: MeshLayout, objects: Objects) -> list[Any]:
     """The arrays of objects as `MeshLayout.place` lays them on devices, as shapes.
 
     Raises:
@@ -194,28 +193,26 @@ def lying(layout: MeshLayout, objects: Objects) -> list[jax.ShapeDtypeStruct]:
     return found
 
 
-def pieces(placed: list[jax.ShapeDtypeStruct], axis: str) -> set[int]:
+def pieces(placed: list[Any], axis: str) -> set[int]:
     """How long one device's part is of each axis that lies on a mesh axis."""
     found = set()
     for leaf in placed:
-        assert isinstance(leaf.sharding, NamedSharding)  # `lying` gives each one
         part = leaf.sharding.shard_shape(leaf.shape)
         found |= {n for n, on in zip(part, leaf.sharding.spec, strict=False) if on == axis}
     return found
 
 
-def held_bytes(placed: list[jax.ShapeDtypeStruct]) -> int:
+def held_bytes(placed: list[Any]) -> int:
     """Of a state on one device, before the compiler pads anything."""
     total = 0
     for leaf in placed:
-        assert leaf.sharding is not None  # `lying` gives each one
         total += math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
     return total
 
 
 def bytes_of(compiled: Any) -> dict[str, int]:
     """Of a compiled step on one device, by kind; what is written over arguments counts once."""
-    figures = measured(compiled)
+    figures: dict[str, Any] = measured(compiled)
     names = {"arguments": "argument", "temporaries": "temp", "outputs": "output"}
     parts = {name: figures[f"{of}_bytes"] for name, of in {**names, "aliases": "alias"}.items()}
     return {**parts, "total": figures["bytes"]}
