@@ -21,7 +21,7 @@ from train.plan import command, search
 from train.plan.estimate import estimate
 from train.plan.presets import preset_recipe, rematerialised, rows_per_device, sizes
 from train.plan.search import Request, default_mesh, grid, plan, remedies
-from train.plan.step import Case, Steps, held_bytes, lying, pieces, wanted
+from train.plan.step import Case, Steps, held_bytes, lying, wanted
 from train.plan.tables import scaled
 from train.sync import Sync
 from train.targets import Target, target
@@ -108,19 +108,18 @@ def abstract(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "where", "mesh"),
     [
-        ("gpt3-175b", "v5p:8x8x8", "data=2,fsdp=256"),  # 48 rows are whole tiles, 24 are not
-        ("llama-70b", "v5p:8x8x8", "fsdp=512"),
         ("gpt2-xl", "h100x8", "fsdp=8"),
-        ("smollm2-135m", "v5e:2x4", "data=2,fsdp=4"),
-        ("smollm2-135m", "h100x8", "fsdp=8"),  # 72 rows
+        ("gpt2-xl", "v5e:8x16", "data=2,fsdp=64"),  # 128 does not divide 1600
+        ("gpt2-xl", "v5p:2x2x1", "fsdp=4"),
+        ("gpt2-xl", "v5p:2x2x2", "data=2,fsdp=4"),  # two sides of three
+        ("llama-8b", "v5p:2x2x2", "data=2,fsdp=4"),
+        ("llama-8b", "v4:2x2x2", "fsdp=8"),  # 24 GB of 34 were too much
         ("bert-large", "v5e:1x1", "data=1"),
         ("bible-gpt", "v5e:4x4", "data=16"),  # a recipe lies as `run` has it
     ],
 )
 def test_default_mesh(abstract, name, where, mesh):
     recipe = command.read(name, [])[0].recipe
-    if name == "gpt3-175b":
-        recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, num_layers=2))
     assert default_mesh(Steps(recipe), recipe, target(where)) == mesh
 
 
@@ -134,7 +133,6 @@ def test_bytes_of_a_state(abstract):
     assert one == pytest.approx(3 * 4 * number, rel=1e-3)
     placed = lying(steps.layout(target("v5e:2x4"), "fsdp=8"), objects)
     assert one / 8 <= held_bytes(placed) < one / 7
-    assert pieces(placed, "fsdp") == {16}
 
 
 def test_grids():

@@ -10,12 +10,11 @@ from train.config import Recipe
 from train.errors import UserError
 from train.parallel import DATA, mesh_sizes
 from train.plan.presets import rematerialised, rows_per_device
-from train.plan.step import Case, Found, Steps, lying, pieces
+from train.plan.step import Case, Found, Steps, held_bytes, lying
 from train.targets import Target
 
 Say = Callable[[str], None]
 
-TILE = 16  # rows of bfloat16 numbers that a TPU keeps together
 LIMIT = 600.0  # seconds of trying, after which nothing else is compiled
 
 
@@ -85,22 +84,25 @@ def default_mesh(steps: Steps, recipe: Recipe, chosen: Target) -> str:
     """That of `run` for a recipe; for a preset `fsdp` over as many devices as divide its widths.
 
     The other devices lie along `data`. So no device holds more of the state than it must, and what
-    is moved for that grows with the model and not with the batch. On TPUs a piece must also be of
-    whole tiles: others their compiler gathers as a sum with zeros, which moves twice as much.
+    is moved for that grows with the model and not with the batch. In a slice with three sides two
+    are enough where that leaves half of the memory: over all three the compiler gathers by a sum
+    with zeros, which sends twice as much.
     """
     number = chips.count(chosen)
     if not steps.is_preset:
         return f"{DATA}={number}"
-    objects = steps.objects(recipe)
-    for fsdp in (n for n in range(number, 1, -1) if number % n == 0):
+    three_sides = len([side for side in chosen.shape.split("x") if side != "1"]) == 3
+    objects, meshes = steps.objects(recipe), []
+    for fsdp in (n for n in range(number, 0, -1) if number % n == 0):
         mesh = grid(number, fsdp=fsdp)
         try:
-            placed = lying(steps.layout(chosen, mesh), objects)
+            held = held_bytes(lying(steps.layout(chosen, mesh), objects))
         except UserError:  # it does not divide a width, or is no product of sides
             continue
-        if chosen.platform == "gpu" or all(size % TILE == 0 for size in pieces(placed, "fsdp")):
-            return mesh
-    return grid(number, fsdp=1)
+        meshes.append(mesh)
+        if fsdp < number or not three_sides:
+            return mesh if held <= chips.usable_bytes(chosen) / 2 else meshes[0]
+    return meshes[0]
 
 
 def remedies(steps: Steps, request: Request, case: Case) -> Iterator[Case]:

@@ -193,15 +193,6 @@ def lying(layout: MeshLayout, objects: Objects) -> list[Any]:
     return found
 
 
-def pieces(placed: list[Any], axis: str) -> set[int]:
-    """How long one device's part is of each axis that lies on a mesh axis."""
-    found = set()
-    for leaf in placed:
-        part = leaf.sharding.shard_shape(leaf.shape)
-        found |= {n for n, on in zip(part, leaf.sharding.spec, strict=False) if on == axis}
-    return found
-
-
 def held_bytes(placed: list[Any]) -> int:
     """Of a state on one device, before the compiler pads anything."""
     total = 0
