@@ -305,6 +305,8 @@ def test_a_compiler_that_is_not_installed(call, monkeypatch):
 def test_what_is_read():
     options, fixed = command.read("gpt2-xl", ["--target", "h100x8", "--window=512"])
     assert (options.recipe.task.window, options.target, fixed) == (512, "h100x8", False)
+    for words in (["--mesh", "data=2,fsdp=4"], ["--mesh=data=2,fsdp=4"]):
+        assert command.read("gpt2-xl", words)[0].mesh == "data=2,fsdp=4"
     assert command.read("gpt2-xl", ["--batch-size", "64"])[1]
     assert command.read("gpt2-xl", ["--batch_size=64"])[1]
     assert command.read("bible-gpt", [])[1]  # a recipe has one of its own

@@ -93,8 +93,10 @@ def read(name: str, args: Sequence[str]) -> tuple[Plan, bool]:
         recipe = preset_recipe(name)
     else:
         raise UserError(nearest("recipe or model", name, [*RECIPES, *MODELS]))
-    words = [word for arg in args for word in arg.partition("=")[::2] if word]
-    words = [ALIASES.get(word, word) for word in words]
+    words = []
+    for arg in args:
+        flag, equals, value = arg.partition("=") if arg.startswith("--") else (arg, "", "")
+        words += [ALIASES.get(flag, flag), value] if equals else [ALIASES.get(flag, flag)]
     if "--task.window" in words and not hasattr(recipe.task, "window"):
         raise UserError(f"{name} learns from no windows of tokens; leave --window out")
     options = parse(Plan, f"{PROG} {name}", words, Plan(recipe=recipe))
