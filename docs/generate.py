@@ -345,15 +345,16 @@ def plans(context: Context) -> str:
                 tables.scaled(found["flops"]["step"], "FLOP"),
                 moved,
                 f"{estimate['step_seconds']:.2g} s, {estimate['mfu']:.0%}",
-                f"{found['compile_seconds']:.0f} s",
+                f"{found['compile_cpu_seconds']:.0f} s",
             )
         )
     header = ("model", "target", "mesh", "state a device", "temporaries a device")
     header += ("operations a step", "collectives, of their results", "estimate: a step, MFU")
     versions = {f"JAX {found['versions']['jax']}" for found in _plans(context).values()}
     return (
-        f"{table((*header, 'compiled in'), rows, 'lllrrrlrr')}\n\n"
-        f"Compiled with {', '.join(sorted(versions))} on two cores, which other work shared."
+        f"{table((*header, 'to compile'), rows, 'lllrrrlrr')}\n\n"
+        f"Compiled with {', '.join(sorted(versions))}; the seconds are those of all cores "
+        "together, since other work shared them."
     )
 
 

@@ -326,6 +326,7 @@ FOUND = {
     "usable_bytes": 16_000_000_000,
     "bytes": {"arguments": 1_350_000, "total": 9_580_000},
     "compile_seconds": 13.5,
+    "compile_cpu_seconds": 20.5,
     "flops": {"step": 85_400_000_000, "model": 85_400_000_000},
     "collectives": {"all-gather": {"count": 18, "bytes": 1620000, "wire": 1420000, "static": 18}},
     "estimate": {

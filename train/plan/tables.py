@@ -66,7 +66,8 @@ def facts(found: Found) -> list[tuple[str, str]]:
             ("estimate: MFU", f"{estimate['mfu']:.0%} at most"),
         ]
     if "compile_seconds" in found:
-        rows.append(("compiled in", f"{found['compile_seconds']} s"))
+        cpu = f"{found['compile_cpu_seconds']} s of all processor cores"
+        rows.append(("compiled in", f"{found['compile_seconds']} s, {cpu}"))
     if peak := found.get("peak_memory_bytes"):
         rows.append(("by a process of", scaled(peak, "B")))
     return rows
