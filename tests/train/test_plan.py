@@ -269,7 +269,7 @@ def test_estimate():
 
 
 def test_scaled():
-    assert [scaled(n, "B") for n in (0, 999, 4.256e9, 2e15)] == ["0 B", "999 B", "4.26 GB", "2 PB"]
+    assert [scaled(n, "B") for n in (0, 999, 4.256e9, 2e18)] == ["0 B", "999 B", "4.26 GB", "2 EB"]
 
 
 # --- The command ------------------------------------------------------------------------------
