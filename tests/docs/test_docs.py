@@ -8,10 +8,9 @@ import pytest
 
 from docs import generate, snippets, source
 from tests.conftest import ROOT
-from train import cli, options
+from train import cli, options, targets
 from train.plan import command as plan
 from train.recipes import RECIPES
-from train.targets import target
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
@@ -169,7 +168,7 @@ def test_commands_are_understood(line):
         options.parse(kind, prog, [cli._alias(argument) for argument in rest], default)
     elif verb == "plan":
         name, *rest = arguments
-        assert target(plan.read(name, rest)[0].target)
+        assert targets.target(plan.read(name, rest)[0].target)
     else:
         kinds = {"eval": cli.Eval, "sample": cli.sample_options(), "export": cli.Export}
         kind = kinds[verb]
