@@ -45,7 +45,8 @@ def test_a_small_model_on_eight_devices(planned, where):
     assert parts["total"] == (
         parts["arguments"] + parts["temporaries"] + parts["outputs"] - parts["aliases"]
     )
-    assert found["collectives"]["all-gather"]["count"] >= 2 * 4
+    # All matrices in bfloat16; a GPU's compiler gathers many at once.
+    assert found["collectives"]["all-gather"]["bytes"] > 1.9 * found["parameters"]
     assert {"reduce-scatter", "all-reduce"} & set(found["collectives"])
     assert found["flops"]["step"] == found["flops"]["model"] > 0
     assert 0 < found["estimate"]["mfu"] <= 1
