@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 
 import kernels
+from train.arrays import on_first_device
 from train.gradient import Batch, Metrics
 from train.parallel import Layout, OneDevice
 from train.sync import Sync
@@ -121,8 +122,7 @@ class Program:
 
     def objects(self) -> Objects:
         """The objects as they are now, on arrays of their own."""
-        first = jax.devices()[0]
-        return self._merge([jax.numpy.copy(jax.device_put(x, first)) for x in self.leaves])
+        return self._merge([on_first_device(x) for x in self.leaves])
 
     @property
     def train_flops(self) -> float | None:
