@@ -88,7 +88,7 @@ def run_options(name: str) -> tuple[type, Any]:
         """How many processes there are."""
         process_id: int | None = None
         """Which of them this is, from 0."""
-        start_seconds: float = 120.0
+        start_seconds: float = 45.0
         """How long processes wait for each other at the start."""
         json: Json = False
         """Print result.json on standard output, and nothing else there."""
@@ -366,11 +366,14 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _failed(error: Exception) -> int:
     """Endings that are no mistake of the user: a stop on request, a diverged run, a full disk."""
+    import jax
+
     from train.loop import NonFinite
     from train.shutdown import Stopped
 
     if isinstance(error, Stopped):
-        print(error, file=sys.stderr)
+        if jax.process_index() == 0:
+            print(error, file=sys.stderr)
         return error.exit_code
     if isinstance(error, NonFinite | OSError):
         print(f"error: {error}", file=sys.stderr)

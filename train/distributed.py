@@ -38,7 +38,7 @@ class Distributed:
     coordinator: str | None = None
     num_processes: int | None = None
     process_id: int | None = None
-    start_seconds: float = 120.0  # that processes wait for each other at the start
+    start_seconds: float = 45.0  # that processes wait for each other at the start
 
     def __post_init__(self):
         given = {
