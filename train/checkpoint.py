@@ -26,7 +26,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from train.arrays import on_host
+from train.arrays import is_key, on_host
 from train.config import CheckpointConfig
 from train.errors import UserError
 from train.peers import ALONE, Peers
@@ -53,7 +53,7 @@ def digest(paths: Sequence[str], leaves: Sequence[Any]) -> str:
     """SHA-256 over path, type, shape and bytes of every array, in path order."""
     total = hashlib.sha256()
     for path, leaf in sorted(zip(paths, leaves, strict=True), key=lambda pair: pair[0]):
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if is_key(leaf):
             leaf = jax.random.key_data(leaf)
         array = np.ascontiguousarray(on_host(leaf))
         total.update(f"{path}:{array.dtype}:{array.shape}:".encode())
@@ -263,21 +263,23 @@ def _escape(path: str) -> str:
     return path.replace("/", ".")
 
 
-def _as_array(leaf: jax.Array) -> jax.Array:
+def _as_array(leaf: jax.Array) -> jax.Array | np.ndarray:
     """Typed random keys are stored as the integers they are made of."""
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.key_data(leaf)
-    return leaf
+    if is_key(leaf):
+        leaf = jax.random.key_data(leaf)
+    # Of an array that only one of several processes has, Orbax takes numpy's kind.
+    alone = jax.process_count() > 1 and leaf.is_fully_addressable
+    return np.asarray(leaf) if alone else leaf
 
 
-def _like(array: jax.Array, leaf: jax.Array) -> jax.Array:
+def _like(array: jax.Array | np.ndarray, leaf: jax.Array) -> jax.Array:
     if array.shape != _as_array(leaf).shape or array.dtype != _as_array(leaf).dtype:
         raise ValueError(
             f"it holds {array.dtype}{array.shape} where {leaf.dtype}{leaf.shape} is due"
         )
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if is_key(leaf):
         return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf))
-    return array
+    return jnp.asarray(array) if isinstance(array, np.ndarray) else array
 
 
 def _without_abandoned(hook: Callable[[Any], Any]) -> Callable[[Any], None]:

@@ -166,7 +166,8 @@ def _end(peers: Group, error: BaseException) -> None:
             # As a step raises that another process had a part in: where that one is lost, a
             # listener ends this process meanwhile, and says so.
             time.sleep(GRACE)
-        line, code = f"error: process {peers.index} of {peers.count}: {error}", 1
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        line, code = f"error: process {peers.index} of {peers.count} failed: {said[:300]}", 1
     peers.end(line, code)
     atexit.register(leave, code)
 

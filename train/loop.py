@@ -79,6 +79,8 @@ def run(
     kernels.keep_freed_memory()
     recipe = recipe.load() if isinstance(recipe, Row) else recipe
     folder = RunFolder(Path(workdir) if workdir else Path("runs") / recipe.name)
+    if distributed and parallel == "jit":
+        raise UserError("--distributed: --parallel jit has one device; use pmap, shard_map or mesh")
     same = {"parallel": parallel, "mesh": mesh, "resume": resume, **to_json(recipe)}
     with joined(distributed, same) as peers:
         console = console or (standard_error() if peers.first else Console(quiet=True))
@@ -160,14 +162,8 @@ class Trainer:
         with self.clock("setup"):
             self.task, objects = build(recipe)
             check_batch(self.layout, recipe.batch_size, self.task.pieces)
-            self.peers.agree(
-                "data and devices",
-                {
-                    "train rows": len(self.task.data.train),
-                    "eval rows": len(self.task.data.eval),
-                    "devices": jax.local_device_count(),
-                },
-            )
+            rows = {"train rows": len(self.task.data.train), "eval rows": len(self.task.data.eval)}
+            self.peers.agree("data or devices", {**rows, "devices": jax.local_device_count()})
             self.program = Program(objects, self.layout, self.task.pieces)
             batches = train_batches(
                 self.task.data.train,

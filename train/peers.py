@@ -25,6 +25,7 @@ from train.errors import UserError
 GRACE = 5.0  # seconds that a process which ends gives the others to hear why
 HELLO = 5.0  # seconds that a new connection has to say who it is
 VOTE = 1.0  # seconds from one question whether to stop to the next, about
+MISTAKES = 8  # that are named of many
 AGAIN = "start the same command again on all of them: it goes on from the last checkpoint"
 
 
@@ -64,9 +65,10 @@ class Peers:
         first, *others = self.gather(json.loads(json.dumps(facts)))  # as the others see them
         for index, other in enumerate(others, 1):
             if found := differences(first, other):
+                shown = [*found[:MISTAKES], "..."] if len(found) > MISTAKES else found
                 raise UserError(
-                    f"processes 0 and {index} disagree on {what} "
-                    f"(there, here): {'; '.join(found)}; start all {self.count} alike"
+                    f"processes 0 and {index} disagree on {what}: {'; '.join(shown)}; "
+                    f"start all {self.count} with the same"
                 )
 
 
@@ -301,7 +303,7 @@ def _receive(place: tuple[str, int], count: int, seconds: float) -> "dict[int, C
 
 
 def _listed(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers[:8])) + (" ..." if len(numbers) > 8 else "")
+    return ", ".join(map(str, numbers[:MISTAKES])) + (" ..." if len(numbers) > MISTAKES else "")
 
 
 def _listening(port: int) -> socket.socket:
