@@ -186,7 +186,9 @@ def _run(name: str, args: Sequence[str]) -> int:
     from train.distributed import Distributed, results_only
     from train.runfolder import RunFolder
 
+    distributed = None
     if options.distributed:
+        distributed = Distributed(*given, options.start_seconds)
         results_only()
     folder = RunFolder(options.workdir or Path("runs") / name)
     result = loop.run(
@@ -195,7 +197,7 @@ def _run(name: str, args: Sequence[str]) -> int:
         resume=options.resume,
         parallel=options.parallel,
         mesh=options.mesh,
-        distributed=Distributed(*given, options.start_seconds) if options.distributed else None,
+        distributed=distributed,
     )
     if jax.process_index() > 0:
         return 0  # process 0 says what came of it
