@@ -155,6 +155,7 @@ def _start_jax(
 def _finish(peers: Group) -> None:
     peers.part()
     jax.distributed.shutdown()
+    peers.close()
 
 
 def _end(peers: Group, error: BaseException) -> None:

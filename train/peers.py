@@ -110,6 +110,12 @@ class Group(Peers):
         """Waits for all processes; from here on none of them misses another."""
         self._gather(None, parting=True)
 
+    def close(self) -> None:
+        """Closes the connections, after :meth:`part`."""
+        for connection in self._connections.values():
+            connection.close()
+        self._wait_for_others()
+
     def asked(self, step, received, *, last=False):
         # A question costs a round trip, so there is one a second; process 0 says at which step.
         if step < self._next_vote and not last:
@@ -212,9 +218,11 @@ class Connection:
                 yield message
 
     def close(self) -> None:
+        """Ends the connection; whoever waits for its messages has had the last."""
         with contextlib.suppress(OSError):
-            self._file.close()
-            self._stream.close()
+            self._stream.shutdown(socket.SHUT_RDWR)  # which ends the wait of a reader
+        self._stream.close()
+        self._file.close()
 
 
 def connect(address: str, count: int, index: int, seconds: float) -> Group:
@@ -235,8 +243,11 @@ def _reach(place: tuple[str, int], count: int, index: int, seconds: float) -> "C
     end, where = time.monotonic() + seconds, f"{place[0]}:{place[1]}"
     while True:
         try:
-            connection = Connection(socket.create_connection(place, timeout=HELLO))
-            break
+            stream = socket.create_connection(place, timeout=HELLO)
+            if stream.getsockname() != stream.getpeername():
+                break
+            stream.close()  # at a port where nobody listens, Linux may connect one to itself
+            raise OSError("nobody there")
         except OSError as error:  # process 0, or its name, may come later
             if time.monotonic() > end:
                 raise UserError(
@@ -244,17 +255,17 @@ def _reach(place: tuple[str, int], count: int, index: int, seconds: float) -> "C
                     "it too, or name its address with --coordinator HOST:PORT"
                 ) from error
             time.sleep(0.2)
+    connection = Connection(stream)
     connection.send({"process": index, "processes": count})
     # Process 0 waits no longer for the others than this one, and may have started later.
-    answer = connection.receive(seconds + 2 * GRACE)
-    if answer is None:
-        raise UserError(
-            f"process 0 at {where} ended, or is none of this program, before all {count} processes "
-            "had come; see what it says"
-        )
-    if "error" in answer:
-        raise UserError(answer["error"])
-    return connection
+    answer = connection.receive(seconds + 2 * GRACE) or {
+        "error": f"process 0 at {where} ended, or is none of this program, before all {count} "
+        "processes had come; see what it says"
+    }
+    if "all" in answer:
+        return connection
+    connection.close()
+    raise UserError(answer["error"])
 
 
 def _receive(place: tuple[str, int], count: int, seconds: float) -> "dict[int, Connection]":
@@ -295,11 +306,14 @@ def _receive(place: tuple[str, int], count: int, seconds: float) -> "dict[int, C
             "all of them with the same --coordinator and --num-processes, or give them more time "
             "with --start-seconds"
         )
+    if mistake is None:
+        for connection in found.values():
+            connection.send({"all": count})
+        return found
     for connection in (*found.values(), *strangers):
-        connection.send({} if mistake is None else {"error": mistake})
-    if mistake is not None:
-        raise UserError(mistake)
-    return found
+        connection.send({"error": mistake})
+        connection.close()
+    raise UserError(mistake)
 
 
 def _listed(numbers: list[int]) -> str:

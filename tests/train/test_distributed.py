@@ -1,5 +1,5 @@
 """One run in several processes, started by the real command line: the same losses as one process,
-bit for bit the same when some are killed, and one clear line on all of them when something is wrong.
+bit for bit the same when some are killed, one clear line on all of them when something is wrong.
 
 The commands are those of the launch files in `docs/launch`, but for names.
 """
@@ -10,102 +10,29 @@ import re
 import shlex
 import shutil
 import signal
-import socket
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import yaml
+from flax import nnx
 from rich.console import Console
 
 from tests.close import assert_close
 from tests.conftest import ROOT
 from tests.train import tiny
+from tests.train.jobs import FIRST_PORT, Job, commands, free_port
 from train import loop, metric_log
-from train.distributed import Distributed
-from train.errors import UserError
-from train.peers import Peers, connect
+from train.data import load
+from train.data.tables import EpochOrder
 from train.runfolder import RunFolder
 
 LAUNCH = ROOT / "docs/launch"
 SHARED = "/shared/runs/digits-mlp"  # what the launch files call the run folder
 LOST = r"error: process {} of {} of this run was lost; start the same command again on all of them"
-
-
-def free_port(first: int = 0) -> int:
-    """A port that nobody has; the next one from ``first`` on."""
-    while True:
-        try:
-            with socket.create_server(("", first)) as server:
-                return server.getsockname()[1]
-        except OSError:
-            first += 1
-
-
-class Job:
-    """Several processes that run one command together."""
-
-    def __init__(self, folder: Path, commands: Sequence[Sequence[str]], **environment: str):
-        self.folder, self.logs, self.processes = folder, [], []
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        # XLA's threads are as many as its devices, too few for collectives that wait in them.
-        own = {"PYTHONPATH": path, "PJRT_NPROC": "32", "JAX_NUM_CPU_DEVICES": "1"}
-        folder.parent.mkdir(exist_ok=True)
-        for index, command in enumerate(commands):
-            logs = [folder.with_name(f"{folder.name}.{index}.{kind}") for kind in ("out", "err")]
-            self.logs.append(logs)
-            with logs[0].open("w") as out, logs[1].open("w") as err:
-                self.processes.append(
-                    subprocess.Popen(
-                        command,
-                        env=os.environ | own | environment,
-                        stdin=subprocess.DEVNULL,
-                        stdout=out,
-                        stderr=err,
-                        start_new_session=True,
-                    )
-                )
-
-    def said(self, index: int) -> str:
-        return self.logs[index][1].read_text()
-
-    def printed(self, index: int) -> str:
-        return self.logs[index][0].read_text()
-
-    @property
-    def all_said(self) -> str:
-        return "\n".join(f"--- {i}\n{self.said(i)[-3000:]}" for i in range(len(self.processes)))
-
-    def codes(self, seconds: float = 150) -> list[int]:
-        """Waits until all have ended."""
-        end = time.monotonic() + seconds
-        try:
-            return [p.wait(max(0.1, end - time.monotonic())) for p in self.processes]
-        except subprocess.TimeoutExpired as error:
-            raise AssertionError(f"did not end in {seconds} s:\n{self.all_said}") from error
-
-    def wait_for_step(self, step: int) -> None:
-        path, end = self.folder / "metrics.jsonl", time.monotonic() + 150
-        while step > max([0, *map(int, re.findall(r'^{"step": (\d+)', read(path), re.M))]):
-            ended = [process.poll() for process in self.processes]
-            assert ended == [None] * len(ended), f"ended by themselves:\n{self.all_said}"
-            assert time.monotonic() < end, f"did not come to step {step}:\n{self.all_said}"
-            time.sleep(0.005)
-
-    def end(self) -> None:
-        for process in self.processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)  # and what it has started
-                process.wait()
-
-
-def read(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
 
 
 @pytest.fixture(scope="module")
@@ -120,16 +47,6 @@ def start() -> Iterator[Callable[..., Job]]:
     yield started
     for job in jobs:
         job.end()
-
-
-def commands(count: int, folder: Path, name: str, *fields: str) -> list[list[str]]:
-    """``run NAME`` in so many processes."""
-    shared = ["run", name, "--workdir", str(folder), *fields, "--distributed"]
-    place = ["--coordinator", f"localhost:{free_port()}", "--num-processes", str(count)]
-    return [
-        [sys.executable, "-m", "train", *shared, *place, "--process-id", str(index)]
-        for index in range(count)
-    ]
 
 
 def run_here(name: str, folder: Path, *fields: str) -> dict:
@@ -148,11 +65,11 @@ def assert_same(folder: Path, other: Path) -> None:
     assert_close(parameters(folder), parameters(other))
 
 
-def parameters(folder: Path) -> dict[str, np.ndarray]:
-    """What one process on one device reads of a run's newest checkpoint."""
+def parameters(folder: Path) -> np.ndarray:
+    """All that one process on one device reads of the networks in a run's newest checkpoint."""
     _, program, _ = loop.restore(RunFolder(folder), Console(quiet=True))
-    pairs = zip(program.paths, program.leaves, strict=True)
-    return {path: np.asarray(leaf) for path, leaf in pairs if leaf.dtype == np.float32}
+    state = nnx.state(program.objects(), (nnx.Param, nnx.BatchStat))
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state)])
 
 
 def cut_off(folder: Path) -> None:
@@ -166,7 +83,7 @@ def cut_off(folder: Path) -> None:
 
 
 def test_four_processes_then_two_then_one(start, tmp_path):
-    """With batch norm and accumulated gradients; each goes on from what the one before has saved."""
+    """With batch norm and accumulated gradients; each goes on from what the one before saved."""
     name, fields = "digits-resnet", ["--batch-size 16 --num-microbatches 2"]
     alone, folder = tmp_path / "alone", tmp_path / "many"
     run_here(name, alone, *fields)
@@ -229,9 +146,6 @@ def test_each_reads_only_its_rows(start, tmp_path):
     rows = [json.loads((tmp_path / f"rows{i}.json").read_text()) for i in range(2)]
     # Batches of 16 in two pieces of 8, of which each process has 4; held-out rows are filled up.
     alone = tiny.recipe(name, "--batch-size 16")
-    from train.data import load
-    from train.data.tables import EpochOrder
-
     order = EpochOrder(load(alone.data).train, alone.seed)
     for index, own in enumerate(rows):
         batches = len(own["train"]) // 8
@@ -306,12 +220,11 @@ def undisturbed(start, tmp_path_factory) -> dict:
         f"for i in $(seq {count}); do wait -n || exit; done\n"
     )
     srun.chmod(0o755)
-    lowest = 65535 - 2**12 + 1  # JAX takes this and the job's number for the port
     job = start(
         folder,
         [["bash", str(script)]],
         PATH=os.pathsep.join([str(srun.parent), str(Path(sys.executable).parent), os.defpath]),
-        SLURM_JOB_ID=str(free_port(lowest) - lowest),
+        SLURM_JOB_ID=str(free_port() - FIRST_PORT),  # from which JAX makes the port
         SLURM_NTASKS=str(count),
         SLURM_STEP_NODELIST="localhost",
         SLURM_STEP_NUM_NODES=str(count),
@@ -391,165 +304,3 @@ def test_a_mistake_that_only_one_can_see(start, tmp_path):
     assert job.codes(60) == [2, 2], job.all_said
     assert job.said(0) == job.said(1) != ""
     assert "is not empty and holds no run" in job.said(0)
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ("--process-id 1", "--process-id are of runs in many processes; add --distributed"),
-        ("--distributed --process-id 1", "--coordinator and --num-processes missing"),
-        (
-            "--distributed --coordinator a:1 --num-processes 2 --process-id 2",
-            "--process-id 2: with --num-processes 2 it is one of 0 to 1",
-        ),
-        (
-            "--distributed --coordinator a:b --num-processes 2 --process-id 1",
-            "--coordinator a:b is no HOST:PORT, such as node1:1234",
-        ),
-        (
-            "--distributed --coordinator a:1 --num-processes 0 --process-id 0",
-            "--num-processes 0 must be at least 1",
-        ),
-        (
-            "--distributed --coordinator a:1 --num-processes 1 --process-id 0 --start-seconds 0",
-            "--start-seconds 0.0 must be more than 0",
-        ),
-    ],
-)
-def test_wrong_flags(call, flags, message):
-    code, out, err = call("run", "digits-mlp", *flags.split())
-    assert (code, out) == (2, "") and message in err and err.count("\n") == 1
-
-
-def test_one_device_needs_no_others(tmp_path):
-    with pytest.raises(UserError, match="one device; use pmap, shard_map or mesh"):
-        loop.run(tiny.recipe("digits-mlp"), workdir=tmp_path / "r", distributed=Distributed())
-
-
-SLURM = {
-    "SLURM_JOB_ID": "77",
-    "SLURM_STEP_NODELIST": "gpu[04-07]",
-    "SLURM_NTASKS": "4",
-    "SLURM_PROCID": "2",
-    "SLURM_LOCALID": "0",
-}
-OPEN_MPI = {
-    "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1,10.148.0.1:34911",
-    "OMPI_COMM_WORLD_SIZE": "3",
-    "OMPI_COMM_WORLD_RANK": "1",
-    "OMPI_COMM_WORLD_LOCAL_RANK": "1",
-}
-
-
-@pytest.fixture
-def environment(monkeypatch) -> Callable[..., None]:
-    """The environment of this process, with these variables and none of a launcher's."""
-
-    def given(**variables: str) -> None:
-        for name in {*SLURM, *OPEN_MPI, "JAX_COORDINATOR_ADDRESS", "KUBERNETES_SERVICE_HOST"}:
-            monkeypatch.delenv(name, raising=False)
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-
-    return given
-
-
-def test_launchers_say_who_is_who(environment):
-    """Where JAX looks for it is private: this test notices when it moves."""
-    environment(**SLURM)
-    assert Distributed().found() == ("gpu04:61517", 4, 2)
-    environment(**OPEN_MPI)
-    assert Distributed().found() == ("10.96.0.1:64264", 3, 1)
-    assert Distributed("here:12", 2, 0).found() == ("here:12", 2, 0)
-    environment()
-    with pytest.raises(UserError, match=r"no coordinator was found; give --coordinator HOST:PORT "):
-        Distributed().found()
-
-
-# --- The connections ------------------------------------------------------------------------------
-
-
-def together(*functions: Callable[[], object]) -> list[object]:
-    """What functions return or raise that wait for each other."""
-    results: list[object] = [None] * len(functions)
-
-    def call(index: int) -> None:
-        try:
-            results[index] = functions[index]()
-        except UserError as error:
-            results[index] = str(error)
-
-    threads = [threading.Thread(target=call, args=(i,)) for i in range(len(functions))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    return results
-
-
-def who(*pairs: tuple[int, int], seconds: float = 30) -> list:
-    """What becomes of processes (index, count) that look for each other."""
-    address = f"localhost:{free_port()}"
-    return together(*(lambda i=i, n=n: connect(address, n, i, seconds) for i, n in pairs))
-
-
-def test_all_hear_what_all_say():
-    groups: list[Peers] = who((0, 3), (2, 3), (1, 3))
-    assert [group.index for group in groups] == [0, 2, 1]
-    said = together(*(lambda g=g: g.gather({"i": g.index}) for g in groups))
-    assert said == [[{"i": 0}, {"i": 1}, {"i": 2}]] * 3
-    # Only one is asked to stop, and all hear of it before the same step.
-    for step in range(1, 4):
-        asked = [signal.SIGTERM if g.index == 2 and step > 1 else None for g in groups]
-        answers = together(
-            *(lambda g=g, a=a: g.asked(step, a) for g, a in zip(groups, asked, strict=True))
-        )
-        assert len(set(answers)) == 1
-    assert together(*(lambda g=g: g.asked(4, None, last=True) for g in groups)) == [None] * 3
-    together(*(lambda g=g: g.part() for g in groups))
-
-
-def test_who_does_not_come():
-    (alone,) = who((0, 3), seconds=0.5)
-    assert alone.startswith("processes 1, 2 of 3 did not come to localhost:")
-    (alone,) = who((1, 2), seconds=0.5)
-    assert re.match(r"process 0 did not answer at localhost:\d+ within 0 s \(", alone)
-
-
-def test_who_is_not_meant():
-    told = who((0, 3), (1, 2), seconds=2)
-    assert (
-        told
-        == [
-            "process 1 was started with --num-processes 2, and process 0 with 3; give all of them the "
-            "same"
-        ]
-        * 2
-    )
-    told = who((0, 3), (1, 3), (1, 3), seconds=2)
-    assert set(told) == {
-        "two processes were started with --process-id 1; give each its own, from 0 to 2"
-    }
-    port = free_port()
-    with socket.create_server(("", port)):
-        with pytest.raises(UserError, match=f"cannot listen at port {port} .*; name another in"):
-            connect(f"localhost:{port}", 2, 0, 1)
-
-
-def test_strangers_at_the_port_are_left_alone():
-    address = f"localhost:{free_port()}"
-
-    def stranger() -> str:
-        while True:
-            try:
-                with socket.create_connection(("localhost", int(address[10:]))) as stream:
-                    stream.sendall(b"GET / HTTP/1.1\r\n\r\n")
-                    return stream.recv(1).decode()
-            except ConnectionRefusedError:
-                time.sleep(0.01)
-
-    answer, first, second = together(
-        stranger, lambda: connect(address, 2, 0, 30), lambda: connect(address, 2, 1, 30)
-    )
-    assert answer == ""
-    together(first.part, second.part)
