@@ -26,8 +26,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from train.arrays import is_key, on_host
 from train.config import CheckpointConfig
 from train.errors import UserError
+from train.peers import ALONE, Peers
 
 
 def _not_of_orbax(record: logging.LogRecord) -> bool:
@@ -51,9 +53,9 @@ def digest(paths: Sequence[str], leaves: Sequence[Any]) -> str:
     """SHA-256 over path, type, shape and bytes of every array, in path order."""
     total = hashlib.sha256()
     for path, leaf in sorted(zip(paths, leaves, strict=True), key=lambda pair: pair[0]):
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if is_key(leaf):
             leaf = jax.random.key_data(leaf)
-        array = np.ascontiguousarray(leaf)
+        array = np.ascontiguousarray(on_host(leaf))
         total.update(f"{path}:{array.dtype}:{array.shape}:".encode())
         total.update(array.tobytes())
     return total.hexdigest()
@@ -72,6 +74,7 @@ class Restored:
     step: int
     leaves: list[jax.Array]
     progress: dict[str, Any]  # what the loop stored beside the arrays
+    digest: str  # of both, as they were written
 
 
 class Checkpoints:
@@ -85,22 +88,26 @@ class Checkpoints:
         direction: str,
         *,
         read_only: bool = False,
+        peers: Peers = ALONE,
     ):
         self.folder = folder.absolute()
-        self.read_only = read_only
+        self.read_only, self.peers = read_only, peers
         self.metric = metric
         self.best = _Best(1 if direction == "max" else -1)
         self._hook, sys.unraisablehook = sys.unraisablehook, _without_abandoned(sys.unraisablehook)
-        self.manager = ocp.CheckpointManager(
+        self.manager = self.reader = _manager(
             self.folder,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(
-                    [policies.LatestN(config.keep), self.best]
-                ),
-                read_only=read_only,
-                cleanup_tmp_directories=not read_only,
+            alone=peers.count == 1,
+            preservation_policy=policies.AnyPreservationPolicy(
+                [policies.LatestN(config.keep), self.best]
             ),
+            read_only=read_only,
+            cleanup_tmp_directories=not read_only,
         )
+        if peers.count > 1:
+            # All write a checkpoint together, and each reads by itself: what is wrong with a file
+            # only some may find, and Orbax would have the others wait for them.
+            self.reader = _manager(self.folder, alone=True, read_only=True)
         for step in self.manager.all_steps():
             # What cannot be read has no score; a restore finds out why.
             with contextlib.suppress(Exception):
@@ -145,6 +152,7 @@ class Checkpoints:
         try:
             with _disk_errors(self.folder):
                 self.manager.close()
+                self.reader.close()
         finally:
             sys.unraisablehook = self._hook
 
@@ -154,25 +162,33 @@ class Checkpoints:
         A damaged one is named through ``warn`` and, unless this is read-only, moved to
         ``damaged/``; the one before it is tried.
         """
-        steps = sorted(self.manager.all_steps(), reverse=True)
+        steps = self.peers.gather(sorted(self.manager.all_steps(), reverse=True))[0]
         for step in steps:
+            found, mistake = None, None
             try:
-                return self._read(step, paths, like)
+                found = self._read(step, paths, like)
             except Exception as error:  # Orbax, TensorStore and JSON each raise their own kinds
-                what = f"checkpoint {step} is damaged ({_first_line(error)})"
+                mistake = _first_line(error)
+            mistake = next(filter(None, self.peers.gather(mistake)), None)
+            if found is not None and mistake is None:
+                mistake = self._mistake(found, paths)
+            if mistake is None:
+                return found
+            found = None
             gc.collect()  # ends the reads of the other arrays, which Orbax abandons half-way
+            what = f"checkpoint {step} is damaged ({mistake})"
             warn(what if self.read_only else f"{what}; moved to {self._set_aside(step)}")
         if steps and not self.read_only:
             warn("no readable checkpoint is left: starting again from step 0")
         return None
 
     def _progress(self, step: int) -> dict[str, Any]:
-        read = self.manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))
+        read = self.reader.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))
         return dict(read["progress"])
 
     def _read(self, step: int, paths: Sequence[str], like: Sequence[jax.Array]) -> Restored:
         template = {_escape(path): _as_array(leaf) for path, leaf in zip(paths, like, strict=True)}
-        read = self.manager.restore(
+        read = self.reader.restore(
             step,
             args=ocp.args.Composite(
                 arrays=ocp.args.PyTreeRestore(
@@ -186,11 +202,22 @@ class Checkpoints:
             for path, leaf in zip(paths, like, strict=True)
         ]
         progress = dict(read["progress"])
-        if (written := progress.pop("digest")) != (found := _seal(paths, leaves, progress)):
-            raise ValueError(f"its contents hash to {found[:12]}..., not to {written[:12]}...")
-        return Restored(step, leaves, progress)
+        return Restored(step, leaves, progress, progress.pop("digest"))
+
+    def _mistake(self, read: Restored, paths: Sequence[str]) -> str | None:
+        """How a checkpoint is not what was written."""
+        if (found := _seal(paths, read.leaves, read.progress)) != read.digest:
+            return f"its contents hash to {found[:12]}..., not to {read.digest[:12]}..."
+        return None
 
     def _set_aside(self, step: int) -> Path:
+        place = str(self._moved(step)) if self.peers.first else None
+        place = self.peers.gather(place)[0]
+        self.manager.reload()
+        self.reader.reload()
+        return Path(place)
+
+    def _moved(self, step: int) -> Path:
         aside = self.folder.parent / DAMAGED / str(step)
         number = 1
         while aside.exists():
@@ -198,8 +225,21 @@ class Checkpoints:
             aside = aside.with_name(f"{step}-{number}")
         aside.parent.mkdir(exist_ok=True)
         shutil.move(self.folder / str(step), aside)
-        self.manager.reload()
         return aside
+
+
+def _manager(folder: Path, *, alone: bool, **options: Any) -> ocp.CheckpointManager:
+    """Orbax's manager of a folder, of which ``alone`` is one process that waits for no other."""
+    if alone and jax.process_count() > 1:
+        folder.mkdir(parents=True, exist_ok=True)
+        me = jax.process_index()
+        options |= {
+            "create": False,
+            "multiprocessing_options": ocp.options.MultiprocessingOptions(
+                primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+            ),
+        }
+    return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(**options))
 
 
 class _Best(policies.PreservationPolicy):
@@ -223,21 +263,23 @@ def _escape(path: str) -> str:
     return path.replace("/", ".")
 
 
-def _as_array(leaf: jax.Array) -> jax.Array:
+def _as_array(leaf: jax.Array) -> jax.Array | np.ndarray:
     """Typed random keys are stored as the integers they are made of."""
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.key_data(leaf)
-    return leaf
+    if is_key(leaf):
+        leaf = jax.random.key_data(leaf)
+    # Of an array that only one of several processes has, Orbax takes numpy's kind.
+    alone = jax.process_count() > 1 and leaf.is_fully_addressable
+    return np.asarray(leaf) if alone else leaf
 
 
-def _like(array: jax.Array, leaf: jax.Array) -> jax.Array:
+def _like(array: jax.Array | np.ndarray, leaf: jax.Array) -> jax.Array:
     if array.shape != _as_array(leaf).shape or array.dtype != _as_array(leaf).dtype:
         raise ValueError(
             f"it holds {array.dtype}{array.shape} where {leaf.dtype}{leaf.shape} is due"
         )
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if is_key(leaf):
         return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf))
-    return array
+    return jnp.asarray(array) if isinstance(array, np.ndarray) else array
 
 
 def _without_abandoned(hook: Callable[[Any], Any]) -> Callable[[Any], None]:

@@ -80,6 +80,17 @@ def run_options(name: str) -> tuple[type, Any]:
         mesh: str | None = None
         """Devices along the axes of --parallel mesh, as data=2,fsdp=2,tensor=2 (default: all along
         data). Rows of a batch lie over data and fsdp, parameters over fsdp and tensor."""
+        distributed: Json = False
+        """This is one of several processes that run this command together, on one machine or many.
+        SLURM, Open MPI and TPU pods say which; elsewhere the next three options do."""
+        coordinator: str | None = None
+        """HOST:PORT of process 0, where the others find it."""
+        num_processes: int | None = None
+        """How many processes there are."""
+        process_id: int | None = None
+        """Which of them this is, from 0."""
+        start_seconds: float = 45.0
+        """How long processes wait for each other at the start."""
         json: Json = False
         """Print result.json on standard output, and nothing else there."""
 
@@ -164,9 +175,23 @@ def _run(name: str, args: Sequence[str]) -> int:
     kind, default = run_options(name)
     options = parse(kind, f"{PROG} run {name}", args, default)
 
+    given = (options.coordinator, options.num_processes, options.process_id)
+    if not options.distributed and any(value is not None for value in given):
+        raise UserError(
+            "--coordinator, --num-processes and --process-id are of runs in many processes; "
+            "add --distributed"
+        )
+
+    import jax
+
     from train import loop
+    from train.distributed import Distributed, results_only
     from train.runfolder import RunFolder
 
+    distributed = None
+    if options.distributed:
+        distributed = Distributed(*given, options.start_seconds)
+        results_only()
     folder = RunFolder(options.workdir or Path("runs") / name)
     result = loop.run(
         options.recipe,
@@ -174,7 +199,10 @@ def _run(name: str, args: Sequence[str]) -> int:
         resume=options.resume,
         parallel=options.parallel,
         mesh=options.mesh,
+        distributed=distributed,
     )
+    if jax.process_index() > 0:
+        return 0  # process 0 says what came of it
     if options.json:
         print(json.dumps(result, indent=2))
     else:
@@ -354,11 +382,14 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _failed(error: Exception) -> int:
     """Endings that are no mistake of the user: a stop on request, a diverged run, a full disk."""
+    import jax
+
     from train.loop import NonFinite
     from train.shutdown import Stopped
 
     if isinstance(error, Stopped):
-        print(error, file=sys.stderr)
+        if jax.process_index() == 0:
+            print(error, file=sys.stderr)
         return error.exit_code
     if isinstance(error, NonFinite | OSError):
         print(f"error: {error}", file=sys.stderr)

@@ -21,14 +21,17 @@ from rich.console import Console
 
 import kernels
 from train import result
+from train.arrays import on_host
 from train.checkpoint import Checkpoints
-from train.config import Recipe
+from train.config import Recipe, to_json
 from train.data import to_device, train_batches
+from train.distributed import Distributed, joined
 from train.errors import UserError
 from train.evaluation import compile_eval, evaluate
 from train.gradient import Metrics
 from train.metric_log import MetricLog
 from train.parallel import Layout, Mode, check_batch, layout
+from train.peers import Peers
 from train.progress import Display, standard_error
 from train.recipes import RECIPES, Row
 from train.report import write_report
@@ -53,6 +56,7 @@ def run(
     resume: Resume = "auto",
     parallel: Mode = "jit",
     mesh: str | None = None,
+    distributed: Distributed | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Trains a recipe and returns what ``result.json`` holds.
@@ -64,22 +68,31 @@ def run(
       resume: ``"never"`` replaces the run in ``workdir``.
       parallel: how the devices share the work; a run may go on under another mode.
       mesh: devices along the axes of ``parallel="mesh"``, as ``"data=2,fsdp=2,tensor=2"``.
+      distributed: where the other processes are that run the same; none by default.
       console: where progress is shown; standard error by default.
 
     Raises:
-      UserError: a mistake in recipe, data or folder, before anything is written.
+      UserError: a mistake in recipe, data, folder or devices, before anything is written.
       NonFinite: the loss or a gradient became NaN or infinite.
       Stopped: SIGTERM or Ctrl-C arrived, and the run was saved.
     """
     kernels.keep_freed_memory()
     recipe = recipe.load() if isinstance(recipe, Row) else recipe
     folder = RunFolder(Path(workdir) if workdir else Path("runs") / recipe.name)
-    folder.check(recipe, resume)
-    if resume == "auto" and (finished := folder.finished()):
-        return finished
-    console, where = console or standard_error(), layout(parallel, mesh)
-    with Shutdown(console.print) as shutdown:
-        return Trainer(recipe, folder, resume, where, shutdown, console).run()
+    if distributed and parallel == "jit":
+        raise UserError("--distributed: --parallel jit has one device; use pmap, shard_map or mesh")
+    same = {"parallel": parallel, "mesh": mesh, "resume": resume, **to_json(recipe)}
+    with joined(distributed, same) as peers:
+        console = console or (standard_error() if peers.first else Console(quiet=True))
+        if peers.first:
+            folder.check(recipe, resume)
+        if resume == "auto":
+            (finished, *_) = peers.gather(folder.finished() if peers.first else None)
+            if finished:
+                return finished
+        where = layout(parallel, mesh)
+        with Shutdown(console.print, peers.end) as shutdown:
+            return Trainer(recipe, folder, resume, where, shutdown, console, peers).run()
 
 
 def build(recipe: Recipe, folder: Path | None = None) -> tuple[Task, Objects]:
@@ -110,10 +123,11 @@ class Trainer:
         where: Layout,
         shutdown: Shutdown,
         console: Console,
+        peers: Peers,
     ):
         self.recipe, self.folder, self.row = recipe, folder, RECIPES[recipe.name]
         self.resume: Resume = resume
-        self.layout = where
+        self.layout, self.peers = where, peers
         self.shutdown, self.console = shutdown, console
         self.seconds: dict[str, float] = {phase: 0.0 for phase in PHASES}
         self.data_wait = 0.0  # seconds, at most, that the device stood still for want of a batch
@@ -121,6 +135,7 @@ class Trainer:
         self.window_steps = 0
         self.step = 0
         self.outputs: Outputs | None = None  # of the newest evaluation
+        self.log: MetricLog | None = None  # of process 0
 
     @contextmanager
     def clock(self, phase: str) -> Iterator[None]:
@@ -138,7 +153,7 @@ class Trainer:
             with display as self.display, self.shutdown.training():
                 self._train()
                 self.checkpoints.wait()
-            if self.shutdown.requested:  # after the last step was taken
+            if self._is_asked_to_stop(last=True):  # after the last step was taken
                 self._stop()
             return self._finish()
 
@@ -147,9 +162,14 @@ class Trainer:
         with self.clock("setup"):
             self.task, objects = build(recipe)
             check_batch(self.layout, recipe.batch_size, self.task.pieces)
+            rows = {"train rows": len(self.task.data.train), "eval rows": len(self.task.data.eval)}
+            self.peers.agree("data or devices", {**rows, "devices": jax.local_device_count()})
             self.program = Program(objects, self.layout, self.task.pieces)
             batches = train_batches(
-                self.task.data.train, batch_size=recipe.batch_size, seed=recipe.seed
+                self.task.data.train,
+                batch_size=recipe.batch_size,
+                seed=recipe.seed,
+                positions=self.layout.positions(recipe.batch_size, self.task.pieces),
             )
             put = self.program.put if self.layout.num_devices > 1 else None
             self.padding, self.batches = batches.padding, to_device(batches, put=put)
@@ -158,13 +178,22 @@ class Trainer:
             compile_eval(self.program, self.task)
         with self.clock("setup"):
             # Everything that can be wrong with the command was found above; now files appear.
-            self.folder.open(recipe, self.resume, self.task.files())
+            if self.peers.first:
+                self.folder.open(recipe, self.resume, self.task.files())
+            self.peers.gather()
+            self.folder.check_shared()
             self.checkpoints = Checkpoints(
-                self.folder.checkpoints, recipe.checkpoint, self.row.metric, self.row.direction
+                self.folder.checkpoints,
+                recipe.checkpoint,
+                self.row.metric,
+                self.row.direction,
+                peers=self.peers,
             )
             self.opened.callback(self.checkpoints.close)
             self._restore()
-            self.log = self.opened.enter_context(MetricLog(self.folder.path, resume_step=self.step))
+            if self.peers.first:
+                self.log = MetricLog(self.folder.path, resume_step=self.step)
+                self.opened.callback(self.log.close)
 
     def _restore(self) -> None:
         program = self.program
@@ -199,7 +228,7 @@ class Trainer:
                     self.data_wait += fetch
                 self.step += 1
                 flying.append((self.step, batch, self.program.train(batch)))
-                stops = self.shutdown.requested  # asked once: a request may come at any line below
+                stops = self._is_asked_to_stop()  # once: a request may come at any line below
                 evaluates, saves = self._evaluates(self.step), stops or self._saves(self.step)
                 # One step stays in flight while the one before it is looked at, so the device never
                 # waits for Python; before an evaluation or a save all of them are looked at.
@@ -228,7 +257,8 @@ class Trainer:
         means = {name: total / self.window_steps for name, total in self.window.items()}
         self.window, self.window_steps = {}, 0
         wall = sum(self.seconds.values())
-        self.log.write(step, wall, {**means, **{f"eval/{k}": v for k, v in evaluation.items()}})
+        if self.log:
+            self.log.write(step, wall, {**means, **{f"eval/{k}": v for k, v in evaluation.items()}})
 
     def _evaluate(self, batch) -> dict[str, float]:
         with self.clock("eval"):
@@ -259,6 +289,12 @@ class Trainer:
                 self.step, self.program.paths, self.program.leaves, progress, evaluation
             )
 
+    def _is_asked_to_stop(self, *, last: bool = False) -> bool:
+        asked = self.peers.asked(self.step, self.shutdown.received, last=last)
+        if asked is not None:
+            self.shutdown.received = asked
+        return asked is not None
+
     def _stop(self) -> None:
         self.checkpoints.wait()
         raise Stopped(
@@ -269,9 +305,12 @@ class Trainer:
 
     def _end_non_finite(self, step: int, batch, name: str, value: float) -> None:
         path = self.folder.path / "nonfinite" / f"step-{step}.npz"
-        path.parent.mkdir(exist_ok=True)
-        np.savez(path, **jax.device_get(batch))
-        write_report(self.folder.path)  # the curves up to here show how it came to this
+        rows = jax.tree.map(on_host, batch)
+        if self.peers.first:
+            path.parent.mkdir(exist_ok=True)
+            np.savez(path, **rows)
+            write_report(self.folder.path)  # the curves up to here show how it came to this
+        self.peers.gather()
         raise NonFinite(
             f"{name} is {value} at step {step}; its batch is in {path}, and the same command "
             "replays the steps from the last checkpoint; try a smaller --optim.peak-lr or "
@@ -285,6 +324,8 @@ class Trainer:
             outputs = self.outputs or evaluate(self.program, task)
             metrics = task.summarise(outputs)
         objects = self.program.objects()
+        if not self.peers.first:
+            return self.peers.gather()[0]
         baseline = task.baseline(self.folder.path)
         value = baseline.value if baseline else None
         train = self.seconds["train"]
@@ -304,7 +345,11 @@ class Trainer:
             "params_sha256": result.params_sha256(objects),
             "versions": result.versions(),
             "device": result.device(),
-            "parallel": {"mode": self.layout.mode, "devices": self.layout.describe()},
+            "parallel": {
+                "mode": self.layout.mode,
+                "devices": self.layout.describe(),
+                "processes": self.peers.count,
+            },
             "data_wait_fraction": round(self.data_wait / train, 5) if train else None,
             "padding_fraction": self.padding if self.padding is None else round(self.padding, 5),
             "train_flops": self.program.train_flops,
@@ -314,7 +359,7 @@ class Trainer:
         }
         result.write_json(self.folder.path / "result.json", summary)
         write_report(self.folder.path, task.sections(objects, outputs))
-        return summary
+        return self.peers.gather(summary)[0]
 
 
 def _is_done(metrics: Metrics) -> bool:

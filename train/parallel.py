@@ -10,11 +10,15 @@
 The state of a run is the same in all four, and so are its losses, up to the order of sums: a run
 that was saved under one goes on under another. Only dropout differs under `pmap` and `shard_map`,
 where every device draws for its own rows.
+
+The devices may be those of several processes (:mod:`train.distributed`). Each process then reads
+the rows that lie on its own devices, and arrays are put together of what every process has there.
 """
 
 import abc
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -22,6 +26,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from train.arrays import is_key, on_host, on_words, place_on
 from train.errors import UserError
 from train.options import nearest
 from train.sharded import sharded
@@ -78,9 +83,19 @@ class Layout(abc.ABC):
         """NNX objects as a compiled step has them."""
         return objects
 
+    def positions(self, batch_size: int, pieces: int = 1) -> np.ndarray:
+        """Which rows of a batch lie on this process's devices, in rising order."""
+        del pieces
+        return np.arange(batch_size)
+
     @abc.abstractmethod
     def put(self, batch: Batch, pieces: int = 1) -> Batch:
-        """A batch as :meth:`train` takes it; ``pieces``: into how many a step cuts it."""
+        """A batch as :meth:`train` takes it, from the rows at :meth:`positions` of it.
+
+        Args:
+          batch: columns of rows.
+          pieces: into how many a step cuts it.
+        """
 
     @abc.abstractmethod
     def train(self, run: Run, placed: Sequence[jax.Array]) -> Any:
@@ -91,7 +106,7 @@ class Layout(abc.ABC):
         """``(leaves, batch) -> outputs``, a row an example, to be lowered."""
 
     def outputs(self, outputs: Any) -> Any:
-        """What :meth:`evaluate` gave, with the rows on the first axis."""
+        """What :meth:`evaluate` gave, all rows in order on the first axis, on every process."""
         return outputs
 
     def whole(self, num_rows: int) -> int:
@@ -121,7 +136,47 @@ class OneDevice(Layout):
         return jax.jit(run)
 
 
-class _EachItsRows(Layout):
+class _SharedRows(Layout):
+    """The rows of a batch are cut into shares, and each device has one of them."""
+
+    mesh: Mesh
+    rows: NamedSharding  # of an array that is cut into shares along its first axis
+
+    def _share(self, rows: NamedSharding) -> None:
+        """Finds which shares lie on devices of this process."""
+        self.rows = rows
+        spans = rows.addressable_devices_indices_map((self.num_shards,)).values()
+        self.shares_here = np.unique([span[0].start or 0 for span in spans if span])
+
+    def positions(self, batch_size, pieces=1):
+        cut = np.arange(batch_size).reshape(pieces, self.num_shards, -1)
+        return cut[:, self.shares_here].reshape(-1)
+
+    def by_share(self, x: np.ndarray, pieces: int) -> np.ndarray:
+        """This process's rows so that those of each share, a part of every piece, are together."""
+        if pieces == 1:
+            return x
+        cut = x.reshape(pieces, len(self.shares_here), -1, *x.shape[1:])
+        return cut.swapaxes(0, 1).reshape(x.shape)
+
+    def spread(self, x: np.ndarray) -> jax.Array:
+        """An array on the devices of all processes, of this process's shares of it."""
+        if len(self.shares_here) == self.num_shards:
+            return place_on(x, self.rows)
+        size = len(x) // len(self.shares_here)
+
+        def share(index: tuple[slice, ...]) -> np.ndarray:
+            place = np.searchsorted(self.shares_here, (index[0].start or 0) // size)
+            return x[place * size : (place + 1) * size]
+
+        shape = (size * self.num_shards, *x.shape[1:])
+        return jax.make_array_from_callback(shape, self.rows, share)
+
+    def outputs(self, outputs):
+        return jax.tree.map(on_host, outputs)
+
+
+class _EachItsRows(_SharedRows):
     """Every device has all of the state and some rows of the batch."""
 
     sync = Sync(DATA)
@@ -129,17 +184,11 @@ class _EachItsRows(Layout):
     def __init__(self, devices: Sequence[Any]):
         self.num_devices = self.num_shards = len(devices)
         self.mesh = _mesh({DATA: len(devices)}, devices)
-        self.rows = NamedSharding(self.mesh, PartitionSpec(DATA))
+        self._share(NamedSharding(self.mesh, PartitionSpec(DATA)))
+        self.everywhere = NamedSharding(self.mesh, PartitionSpec())
 
     def describe(self):
         return {DATA: self.num_shards}
-
-    def by_device(self, x: np.ndarray, pieces: int) -> np.ndarray:
-        """Rows sorted so that each device's, a share of every piece, stand together."""
-        if pieces == 1:
-            return x
-        cut = x.reshape(pieces, self.num_shards, -1, *x.shape[1:])
-        return cut.swapaxes(0, 1).reshape(x.shape)
 
 
 class Pmap(_EachItsRows):
@@ -149,31 +198,59 @@ class Pmap(_EachItsRows):
 
     def place(self, leaves, variables):
         def on_all(leaf: jax.Array) -> jax.Array:
-            copies = [jax.device_put(leaf[None], device) for device in self.mesh.devices.flat]
+            leaf = leaf.addressable_shards[0].data  # all of it lies on every device
+            copies = [jax.device_put(leaf[None], device) for device in self.mesh.local_devices]
             shape = (self.num_shards, *leaf.shape)
             return jax.make_array_from_single_device_arrays(shape, self.rows, copies)
 
         return [on_all(leaf) for leaf in leaves]
 
     def plain(self, placed, variables):
-        return [leaf.addressable_shards[0].data[0] for leaf in placed]
+        if jax.process_count() == 1:
+            return [leaf.addressable_shards[0].data[0] for leaf in placed]
+
+        def of_all(leaf: jax.Array) -> jax.Array:
+            copies = [shard.data[0] for shard in leaf.addressable_shards]
+            return jax.make_array_from_single_device_arrays(leaf.shape[1:], self.everywhere, copies)
+
+        return [of_all(leaf) for leaf in placed]
 
     def put(self, batch, pieces=1):
         return {
-            name: jax.device_put(
-                self.by_device(x, pieces).reshape(self.num_shards, -1, *x.shape[1:]), self.rows
+            name: self.spread(
+                self.by_share(x, pieces).reshape(len(self.shares_here), -1, *x.shape[1:])
             )
             for name, x in batch.items()
         }
 
     def train(self, run, placed):
-        return jax.pmap(run, axis_name=DATA, out_axes=(0, None), donate_argnums=0)
+        return _Pmapped(jax.pmap(run, axis_name=DATA, out_axes=(0, None), donate_argnums=0))
 
     def evaluate(self, run):
-        return jax.pmap(run, axis_name=DATA)
+        return _Pmapped(jax.pmap(run, axis_name=DATA))
 
     def outputs(self, outputs):
-        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), outputs)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), super().outputs(outputs))
+
+
+@dataclass(frozen=True)
+class _Pmapped:
+    """A function of `jax.pmap` that is lowered for the devices of all processes.
+
+    `pmap` asks for the arrays of this process's devices; what it compiles takes those of all.
+    """
+
+    mapped: Any
+
+    def lower(self, *arguments: Any) -> Any:
+        if jax.process_count() > 1:
+            arguments = jax.tree.map(self._here, arguments)
+        return self.mapped.lower(*arguments)
+
+    def _here(self, x: jax.Array) -> Any:
+        if is_key(x):
+            return on_words(self._here, x)
+        return np.zeros((jax.local_device_count(), *x.shape[1:]), x.dtype)
 
 
 class ShardMap(_EachItsRows):
@@ -182,12 +259,10 @@ class ShardMap(_EachItsRows):
     mode = "shard_map"
 
     def place(self, leaves, variables):
-        return [jax.device_put(leaf, NamedSharding(self.mesh, PartitionSpec())) for leaf in leaves]
+        return [place_on(leaf, self.everywhere) for leaf in leaves]
 
     def put(self, batch, pieces=1):
-        return {
-            name: jax.device_put(self.by_device(x, pieces), self.rows) for name, x in batch.items()
-        }
+        return {name: self.spread(self.by_share(x, pieces)) for name, x in batch.items()}
 
     def train(self, run, placed):
         return jax.jit(self._map(run, PartitionSpec()), donate_argnums=0)
@@ -207,7 +282,7 @@ class ShardMap(_EachItsRows):
         )
 
 
-class MeshLayout(Layout):
+class MeshLayout(_SharedRows):
     """`jax.jit` over named shardings."""
 
     mode = "mesh"
@@ -218,14 +293,14 @@ class MeshLayout(Layout):
         self.num_shards = sizes[DATA] * sizes["fsdp"]
         # In this order: with `data` before `fsdp`, XLA's partitioner permutes the rows of gradients
         # for a product with a parameter that lies on `fsdp` and `tensor`, and never back.
-        self.rows = NamedSharding(self.mesh, PartitionSpec(("fsdp", DATA)))
+        self._share(NamedSharding(self.mesh, PartitionSpec(("fsdp", DATA))))
 
     def describe(self):
         return dict(self.mesh.shape)
 
     def place(self, leaves, variables):
         return [
-            jax.device_put(_by_parts(leaf, variable.parts), self.lies(variable, leaf.shape))
+            place_on(_by_parts(leaf, variable.parts), self.lies(variable, leaf.shape))
             for leaf, variable in zip(leaves, variables, strict=True)
         ]
 
@@ -264,8 +339,11 @@ class MeshLayout(Layout):
             found.append(axis)
         return NamedSharding(self.mesh, PartitionSpec(*found))
 
+    def positions(self, batch_size, pieces=1):
+        return super().positions(batch_size)  # the compiler cuts the pieces
+
     def put(self, batch, pieces=1):
-        return {name: jax.device_put(x, self.rows) for name, x in batch.items()}
+        return {name: self.spread(x) for name, x in batch.items()}
 
     def train(self, run, placed):
         # As they came, so that the new arrays can lie where the old ones lay.

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,7 @@ RUN_FILES = (
     "checksums.sha256",
 )
 _HALF_WRITTEN = "config.json.partial"  # all that a run killed at its start may leave
+SEEN_SECONDS = 20  # until a file on storage that machines share is seen by all of them
 RUN_FOLDERS = ("checkpoints", DAMAGED, "tensorboard", "baseline", "nonfinite")
 
 
@@ -143,6 +145,17 @@ class RunFolder:
             raise UserError(
                 f"--workdir {self.path} cannot be written ({error.strerror}); name another folder"
             ) from error
+
+    def check_shared(self) -> None:
+        """Refuses a folder that was opened by another process, and that this one does not see."""
+        end = time.monotonic() + SEEN_SECONDS
+        while not self.config.is_file():
+            if time.monotonic() > end:
+                raise UserError(
+                    f"--workdir {self.path.absolute()} is not the folder that process 0 writes to; "
+                    "name one on storage that all processes share"
+                )
+            time.sleep(0.2)
 
 
 def _sha256(content: bytes) -> str:

@@ -26,10 +26,19 @@ class Stopped(Exception):
 
 
 class Shutdown:
-    """Watches for a request to stop while its context is open; inert outside the main thread."""
+    """Watches for a request to stop while its context is open; inert outside the main thread.
 
-    def __init__(self, say: Callable[[str], None]):
-        self.say = say
+    Args:
+      say: shows a line.
+      tell: has the other processes of a run say a line and exit with a code.
+    """
+
+    def __init__(
+        self,
+        say: Callable[[str], None],
+        tell: Callable[[str, int], None] = lambda line, code: None,
+    ):
+        self.say, self.tell = say, tell
         self.received: signal.Signals | None = None
         self._saving = False
 
@@ -77,7 +86,9 @@ class Shutdown:
                 continue
             first, self.received = self.received is None, signal.Signals(received[0])
             if not self._saving or not first:
-                self.say("stopped: nothing new to save")
+                line = "stopped: nothing new to save"
+                self.tell(line, self.exit_code)
+                self.say(line)
                 sys.stderr.flush()
                 os._exit(self.exit_code)
         self._reader.close()

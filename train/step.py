@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 
 import kernels
+from train.arrays import on_first_device
 from train.gradient import Batch, Metrics
 from train.parallel import Layout, OneDevice, variables
 from train.sync import Sync
@@ -131,9 +132,7 @@ class Program:
 
     def objects(self) -> Objects:
         """The objects as they are now, on arrays of their own."""
-        first = jax.devices()[0]
-        leaves = [jax.numpy.copy(jax.device_put(x, first)) for x in self.leaves]
-        return self._form.objects(leaves)
+        return self._form.objects([on_first_device(x) for x in self.leaves])
 
     def train_text(self) -> str:
         """The compiled training step as XLA prints it, for the first shape of batches."""

@@ -39,26 +39,26 @@ class Batches(Protocol):
 class TrainBatches:
     """Endless shuffled batches; those of records are made ahead in background threads by grain."""
 
-    def __init__(self, source: Source, batch_size: int, seed: int, shard: tuple[int, int]):
+    def __init__(self, source: Source, batch_size: int, seed: int, positions: np.ndarray):
         self._identity = {"batch_size": batch_size, "seed": seed, "num_rows": len(source)}
         self.padding: float | None = None
         """The share of padding in batches of sequences."""
-        self._source, self._rows = source, batch_size // shard[1]
+        self._source, self._num_rows = source, len(positions)
         self._buckets: BucketTable | None = None
         if isinstance(source, SequenceSource):
-            self._buckets = BucketTable(source, batch_size, seed, shard)
+            self._buckets = BucketTable(source, batch_size, seed, positions)
             self.padding, self._iterator = self._buckets.padding, _InMemory(self._buckets)
         elif batch_size == len(source) and isinstance(source, ArraySource):
-            self._iterator = _InMemory(AllRows(source, shard))
+            self._iterator = _InMemory(AllRows(source, positions))
         else:
-            table = TrainTable(source, EpochOrder(source, seed), batch_size, shard)
+            table = TrainTable(source, EpochOrder(source, seed), batch_size, positions)
             self._iterator = _InMemory(table) if _is_in_memory(source) else _read_ahead(table)
 
     def examples(self) -> list[Batch]:
         """One batch of each shape that will come, for compiling."""
         if self._buckets is not None:
             return self._buckets.examples()
-        return [self._source.gather(np.zeros(self._rows, np.int64))]
+        return [self._source.gather(np.zeros(self._num_rows, np.int64))]
 
     def __iter__(self) -> "TrainBatches":
         return self
@@ -86,20 +86,20 @@ class TrainBatches:
 
 
 def train_batches(
-    source: Source, *, batch_size: int, seed: int, shard: tuple[int, int] | None = None
+    source: Source, *, batch_size: int, seed: int, positions: np.ndarray | None = None
 ) -> TrainBatches:
     """Endless batches of ``source``, shuffled anew each epoch.
 
     Args:
         source: where rows come from.
-        batch_size: rows of one step over all processes; each gets an equal part of every batch.
+        batch_size: rows of one step, over all processes.
         seed: decides the order of rows, nothing else does.
-        shard: (index, count) of this process; JAX's own by default.
+        positions: which rows of every batch are read, in rising order; all by default.
 
     Raises:
-        UserError: when the batch is larger than the source or not divisible by the processes.
+        UserError: when the batch is empty or larger than the source.
     """
-    shard = _checked_shard(batch_size, shard)
+    positions = _checked(batch_size, positions)
     if not 0 <= seed < 2**64:
         raise UserError(f"seed={seed} must lie in 0 .. 2**64 - 1")
     if batch_size > len(source):
@@ -107,23 +107,23 @@ def train_batches(
             f"batch size {batch_size} is larger than the train split of {len(source)} rows: "
             f"use at most {len(source)}"
         )
-    return TrainBatches(source, batch_size, seed, shard)
+    return TrainBatches(source, batch_size, seed, positions)
 
 
 def eval_batches(
-    source: Source, *, batch_size: int, shard: tuple[int, int] | None = None
+    source: Source, *, batch_size: int, positions: np.ndarray | None = None
 ) -> Iterator[Batch]:
     """One pass over ``source`` in order; ``mask`` [B] is False on the last batch's padding rows.
 
     Args:
         source: where rows come from.
-        batch_size: rows of one batch over all processes; each gets an equal part.
-        shard: (index, count) of this process; JAX's own by default.
+        batch_size: rows of one batch, over all processes.
+        positions: which rows of every batch are read, in rising order; all by default.
 
     Raises:
-        UserError: when the batch is not divisible by the processes.
+        UserError: when the batch is empty.
     """
-    table = EvalTable(source, batch_size, _checked_shard(batch_size, shard))
+    table = EvalTable(source, batch_size, _checked(batch_size, positions))
     return (table[i] for i in range(len(table))) if _is_in_memory(source) else _read_ahead(table)
 
 
@@ -167,11 +167,10 @@ def _read_ahead(table: TrainTable | EvalTable) -> grain.DatasetIterator:
     return iter(grain.MapDataset.source(table).to_iter_dataset(options))
 
 
-def _checked_shard(batch_size: int, shard: tuple[int, int] | None) -> tuple[int, int]:
-    index, count = shard or (jax.process_index(), jax.process_count())
-    if batch_size < 1 or batch_size % count:
-        raise UserError(f"batch size {batch_size} must be a positive multiple of {count} processes")
-    return index, count
+def _checked(batch_size: int, positions: np.ndarray | None) -> np.ndarray:
+    if batch_size < 1:
+        raise UserError(f"batch size {batch_size} must be at least 1")
+    return np.arange(batch_size) if positions is None else positions
 
 
 class DeviceBatches:

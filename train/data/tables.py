@@ -2,8 +2,8 @@
 
 The order of rows is a function of (seed, epoch) alone, and batch k is rows k*B .. (k+1)*B of the
 endless sequence of epochs. So a position is one number, nothing is ever dropped at the end of an
-epoch, the batches are the same on one process and on many (process p of P takes the p-th of P equal
-parts of every batch), and a run can go on with another number of processes.
+epoch, the batches are the same on one process and on many (each reads those positions of a batch
+that lie on its devices, and no other row), and a run can go on with another number of processes.
 """
 
 import sys
@@ -89,10 +89,10 @@ class TrainTable:
         source: Source,
         order: EpochOrder,
         batch_size: int,
-        shard: tuple[int, int],
+        positions: np.ndarray,
     ):
         self._source, self._order, self._batch_size = source, order, batch_size
-        self._index, self._count = shard
+        self._positions = positions
 
     def __len__(self) -> int:
         return sys.maxsize
@@ -116,15 +116,19 @@ class TrainTable:
     def _rows(self, first: int, last: int) -> np.ndarray:
         """This process's rows of the batches ``first`` to ``last``."""
         rows = self._order.rows(first * self._batch_size, last * self._batch_size)
-        return rows.reshape(last - first, self._count, -1)[:, self._index].reshape(-1)
+        if len(self._positions) == self._batch_size:
+            return rows
+        return rows.reshape(last - first, -1)[:, self._positions].reshape(-1)
 
 
 class AllRows:
     """Every batch is all rows as they lie: means over them are the same in any order."""
 
-    def __init__(self, source: Source, shard: tuple[int, int]):
-        index, count = shard
-        self._batch = {k: np.split(column, count)[index] for k, column in source.arrays().items()}
+    def __init__(self, source: Source, positions: np.ndarray):
+        columns = source.arrays()
+        if len(positions) < len(source):
+            columns = {name: column[positions] for name, column in columns.items()}
+        self._batch = columns
 
     def block(self, index: int) -> list[Batch]:
         """The one batch that there is."""
@@ -138,9 +142,8 @@ class BucketTable:
     within a bucket the order of rows is endless, as :class:`EpochOrder` has it.
     """
 
-    def __init__(self, source: SequenceSource, batch_size: int, seed: int, shard: tuple[int, int]):
-        self._source, self._batch_size = source, batch_size
-        self._index, self._count = shard
+    def __init__(self, source: SequenceSource, batch_size: int, seed: int, positions: np.ndarray):
+        self._source, self._batch_size, self._positions = source, batch_size, positions
         self._buckets = make_buckets(source.lengths, batch_size)
         self._orders = [EpochOrder(b.rows, seed, 2 * i) for i, b in enumerate(self._buckets)]
         total = len(source) // batch_size
@@ -159,15 +162,13 @@ class BucketTable:
         plan = self._plan(epoch)
         i = plan[place]
         number = epoch * self._shares[i] + int((plan[:place] == i).sum())
-        local = self._batch_size // self._count
-        start = number * self._batch_size + self._index * local
-        bucket = self._buckets[i]
-        rows = bucket.rows[self._orders[i].rows(start, start + local)]
-        return [self._source.gather(rows, bucket.steps)]
+        start, bucket = number * self._batch_size, self._buckets[i]
+        order = self._orders[i].rows(start, start + self._batch_size)
+        return [self._source.gather(bucket.rows[order[self._positions]], bucket.steps)]
 
     def examples(self) -> list[Batch]:
         """One batch of each shape."""
-        rows = np.zeros(self._batch_size // self._count, np.int64)
+        rows = np.zeros(len(self._positions), np.int64)
         return [self._source.gather(rows, bucket.steps) for bucket in self._buckets]
 
     @property
@@ -182,15 +183,13 @@ class BucketTable:
 class EvalTable:
     """Batch k of one pass in order, padded to full size with its first row."""
 
-    def __init__(self, source: Source, batch_size: int, shard: tuple[int, int]):
-        self._source, self._batch_size = source, batch_size
-        self._index, self._count = shard
+    def __init__(self, source: Source, batch_size: int, positions: np.ndarray):
+        self._source, self._batch_size, self._positions = source, batch_size, positions
 
     def __len__(self) -> int:
         return -(-len(self._source) // self._batch_size)
 
     def __getitem__(self, index: int) -> Batch:
-        local = self._batch_size // self._count
-        rows = index * self._batch_size + self._index * local + np.arange(local)
+        rows = index * self._batch_size + self._positions
         mask = rows < len(self._source)
         return {**self._source.gather(np.where(mask, rows, 0)), "mask": mask}
