@@ -29,8 +29,9 @@ from train.distributed import Distributed, joined
 from train.errors import UserError
 from train.evaluation import compile_eval, evaluate
 from train.gradient import Metrics
+from train.layouts import Layout, Mode
 from train.metric_log import MetricLog
-from train.parallel import Layout, Mode, check_batch, layout
+from train.parallel import check_batch, layout
 from train.peers import Peers
 from train.progress import Display, standard_error
 from train.recipes import RECIPES, Row

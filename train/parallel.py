@@ -10,181 +10,32 @@
 The state of a run is the same in all four, and so are its losses, up to the order of sums: a run
 that was saved under one goes on under another. Only dropout differs under `pmap` and `shard_map`,
 where every device draws for its own rows.
-
-The devices may be those of several processes (:mod:`train.distributed`). Each process then reads
-the rows that lie on its own devices, and arrays are put together of what every process has there.
 """
 
-import abc
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
-from train.arrays import is_key, on_host, on_words, place_on
+from train.arrays import is_key, on_words, place_on
 from train.errors import UserError
-from train.options import nearest
-from train.sharded import sharded
+from train.layouts import DATA, Layout, Mode, OneDevice, Run, SharedRows, grid
+from train.mesh import MeshLayout, mesh_sizes
 from train.sync import Sync
 
-Mode = Literal["jit", "pmap", "shard_map", "mesh"]
-Batch = dict[str, Any]
-Axes = tuple[str, ...]  # logical names of an array's last axes, from the layer that owns it
-Run = Callable[..., Any]  # (leaves, batch) -> ...
 
-
-class Variable(NamedTuple):
-    """What an array of the state is."""
-
-    path: str  # in the state
-    axes: Axes = ()
-    parts: int | None = None  # side by side along the last axis, each to be cut by itself
-
-
-DATA: str = "data"
-MESH_AXES: tuple[str, ...] = (DATA, "fsdp", "tensor")
-
-# Logical axis -> mesh axis. What is not named here, or has no name, is whole on every device.
-LOGICAL_AXES = {
-    "embed": "fsdp",  # the width of a Transformer
-    "heads": "tensor",  # queries, keys and values of all heads
-    "mlp": "tensor",  # inside a feed-forward network
-    "in": "fsdp",
-    "out": "tensor",
-    "vocab": "tensor",
-    "experts": "tensor",
-}
-# Their sizes are also decided by data, such as a number of classes: whole where they do not divide.
-FLEXIBLE = ("in", "out", "vocab")
-
-
-class Layout(abc.ABC):
-    """How the arrays of a program lie on devices, and how its functions are compiled."""
-
-    mode: Mode
-    sync = Sync()  # what a step is given
-    num_devices = 1
-    num_shards = 1  # parts that the rows of a batch are cut into
-
-    @abc.abstractmethod
-    def place(self, leaves: Sequence[jax.Array], variables: Sequence[Variable]) -> list[jax.Array]:
-        """Arrays as :meth:`train` takes them, from arrays as one device has them."""
-
-    def plain(self, placed: Sequence[jax.Array], variables: Sequence[Variable]) -> list[jax.Array]:
-        """The other way; where the arrays lie may stay as it is."""
-        return list(placed)
-
-    def seen(self, objects: Any) -> Any:
-        """NNX objects as a compiled step has them."""
-        return objects
-
-    def positions(self, batch_size: int, pieces: int = 1) -> np.ndarray:
-        """Which rows of a batch lie on this process's devices, in rising order."""
-        del pieces
-        return np.arange(batch_size)
-
-    @abc.abstractmethod
-    def put(self, batch: Batch, pieces: int = 1) -> Batch:
-        """A batch as :meth:`train` takes it, from the rows at :meth:`positions` of it.
-
-        Args:
-          batch: columns of rows.
-          pieces: into how many a step cuts it.
-        """
-
-    @abc.abstractmethod
-    def train(self, run: Run, placed: Sequence[jax.Array]) -> Any:
-        """``(leaves, batch) -> (new leaves, metrics)`` to be lowered; the leaves are given up."""
-
-    @abc.abstractmethod
-    def evaluate(self, run: Run) -> Any:
-        """``(leaves, batch) -> outputs``, a row an example, to be lowered."""
-
-    def outputs(self, outputs: Any) -> Any:
-        """What :meth:`evaluate` gave, all rows in order on the first axis, on every process."""
-        return outputs
-
-    def whole(self, num_rows: int) -> int:
-        """The least number of rows, at least so many, that every device has the same share of."""
-        return math.ceil(num_rows / self.num_shards) * self.num_shards
-
-    def describe(self) -> dict[str, int]:
-        """Mesh axis -> devices along it."""
-        return {}
-
-
-class OneDevice(Layout):
-    """`jit`, on the default device."""
-
-    mode = "jit"
-
-    def place(self, leaves, variables):
-        return list(leaves)
-
-    def put(self, batch, pieces=1):
-        return batch
-
-    def train(self, run, placed):
-        return jax.jit(run, donate_argnums=0)
-
-    def evaluate(self, run):
-        return jax.jit(run)
-
-
-class _SharedRows(Layout):
-    """The rows of a batch are cut into shares, and each device has one of them."""
-
-    mesh: Mesh
-    rows: NamedSharding  # of an array that is cut into shares along its first axis
-
-    def _share(self, rows: NamedSharding) -> None:
-        """Finds which shares lie on devices of this process."""
-        self.rows = rows
-        spans = rows.addressable_devices_indices_map((self.num_shards,)).values()
-        self.shares_here = np.unique([span[0].start or 0 for span in spans if span])
-
-    def positions(self, batch_size, pieces=1):
-        cut = np.arange(batch_size).reshape(pieces, self.num_shards, -1)
-        return cut[:, self.shares_here].reshape(-1)
-
-    def by_share(self, x: np.ndarray, pieces: int) -> np.ndarray:
-        """This process's rows so that those of each share, a part of every piece, are together."""
-        if pieces == 1:
-            return x
-        cut = x.reshape(pieces, len(self.shares_here), -1, *x.shape[1:])
-        return cut.swapaxes(0, 1).reshape(x.shape)
-
-    def spread(self, x: np.ndarray) -> jax.Array:
-        """An array on the devices of all processes, of this process's shares of it."""
-        if len(self.shares_here) == self.num_shards:
-            return place_on(x, self.rows)
-        size = len(x) // len(self.shares_here)
-
-        def share(index: tuple[slice, ...]) -> np.ndarray:
-            place = np.searchsorted(self.shares_here, (index[0].start or 0) // size)
-            return x[place * size : (place + 1) * size]
-
-        shape = (size * self.num_shards, *x.shape[1:])
-        return jax.make_array_from_callback(shape, self.rows, share)
-
-    def outputs(self, outputs):
-        return jax.tree.map(on_host, outputs)
-
-
-class _EachItsRows(_SharedRows):
+class _EachItsRows(SharedRows):
     """Every device has all of the state and some rows of the batch."""
 
     sync = Sync(DATA)
 
     def __init__(self, devices: Sequence[Any]):
         self.num_devices = self.num_shards = len(devices)
-        self.mesh = _mesh({DATA: len(devices)}, devices)
-        self._share(NamedSharding(self.mesh, PartitionSpec(DATA)))
+        self.mesh = grid({DATA: len(devices)}, devices)
+        self.share(NamedSharding(self.mesh, PartitionSpec(DATA)))
         self.everywhere = NamedSharding(self.mesh, PartitionSpec())
 
     def describe(self):
@@ -282,82 +133,6 @@ class ShardMap(_EachItsRows):
         )
 
 
-class MeshLayout(_SharedRows):
-    """`jax.jit` over named shardings."""
-
-    mode = "mesh"
-
-    def __init__(self, sizes: Mapping[str, int], devices: Sequence[Any]):
-        self.mesh = _mesh(sizes, devices)
-        self.num_devices = len(devices)
-        self.num_shards = sizes[DATA] * sizes["fsdp"]
-        # In this order: with `data` before `fsdp`, XLA's partitioner permutes the rows of gradients
-        # for a product with a parameter that lies on `fsdp` and `tensor`, and never back.
-        self._share(NamedSharding(self.mesh, PartitionSpec(("fsdp", DATA))))
-
-    def describe(self):
-        return dict(self.mesh.shape)
-
-    def place(self, leaves, variables):
-        return [
-            place_on(_by_parts(leaf, variable.parts), self.lies(variable, leaf.shape))
-            for leaf, variable in zip(leaves, variables, strict=True)
-        ]
-
-    def plain(self, placed, variables):
-        return [
-            leaf if variable.parts is None else leaf.reshape(*leaf.shape[:-2], -1)
-            for leaf, variable in zip(placed, variables, strict=True)
-        ]
-
-    def seen(self, objects):
-        return sharded(objects, lambda path, p: self.lies(_variable(path, p), p.shape))
-
-    def lies(self, variable: Variable, shape: tuple[int, ...]) -> NamedSharding:
-        """Which mesh axis each axis of an array lies on; parts have an axis of their own.
-
-        Raises:
-          UserError: a mesh axis does not divide the axis that it should cut.
-        """
-        axes = variable.axes
-        if parts := variable.parts:
-            axes, shape = (*axes[:-1], "parts", axes[-1]), (*shape[:-1], parts, shape[-1] // parts)
-        found: list[str | None] = [None] * (len(shape) - len(axes))  # the axis of stacked layers
-        for name, size in zip(axes, shape[len(found) :], strict=True):
-            axis = LOGICAL_AXES.get(name)
-            if len(variable.axes) == 1 and axis == "fsdp":
-                axis = None  # a vector: to gather it takes longer than its memory is worth
-            count = 1 if axis is None else self.mesh.shape[axis]
-            if count == 1 or axis in found or (size % count and name in FLEXIBLE):
-                axis = None
-            elif size % count:
-                fits = [str(n) for n in range(1, self.mesh.size + 1) if size % n == 0]
-                raise UserError(
-                    f"--mesh {axis}={count} does not divide the {size} of axis {name!r} of "
-                    f"{variable.path}, whose shape is {shape}; {axis} can be {', '.join(fits)}"
-                )
-            found.append(axis)
-        return NamedSharding(self.mesh, PartitionSpec(*found))
-
-    def positions(self, batch_size, pieces=1):
-        return super().positions(batch_size)  # the compiler cuts the pieces
-
-    def put(self, batch, pieces=1):
-        return {name: self.spread(x) for name, x in batch.items()}
-
-    def train(self, run, placed):
-        # As they came, so that the new arrays can lie where the old ones lay.
-        shardings = [leaf.sharding for leaf in placed]
-        return jax.jit(run, donate_argnums=0, out_shardings=(shardings, self._everywhere))
-
-    def evaluate(self, run):
-        return jax.jit(run, out_shardings=self.rows)
-
-    @property
-    def _everywhere(self) -> NamedSharding:
-        return NamedSharding(self.mesh, PartitionSpec())
-
-
 def layout(mode: Mode, mesh: str | None = None, devices: Sequence[Any] | None = None) -> Layout:
     """The layout that `--parallel MODE --mesh MESH` asks for.
 
@@ -380,30 +155,6 @@ def layout(mode: Mode, mesh: str | None = None, devices: Sequence[Any] | None = 
     return MeshLayout(mesh_sizes(mesh, len(devices)), devices)
 
 
-def mesh_sizes(text: str | None, num_devices: int) -> dict[str, int]:
-    """``data=4,tensor=2`` as the size of every mesh axis; what is not named has 1.
-
-    Raises:
-      UserError: not of this form, no such axis, or another number of devices.
-    """
-    if text is None:
-        return {**dict.fromkeys(MESH_AXES, 1), DATA: num_devices}
-    sizes = dict.fromkeys(MESH_AXES, 1)
-    for part in text.split(","):
-        name, equals, number = part.strip().partition("=")
-        if name not in sizes:
-            raise UserError(nearest("mesh axis", name, MESH_AXES))
-        if not equals or not number.isdecimal() or int(number) < 1:
-            raise UserError(f"--mesh {text}: {part!r} has not the form {name}=2")
-        sizes[name] = int(number)
-    if (product := math.prod(sizes.values())) != num_devices:
-        raise UserError(
-            f"--mesh {text} is of {product} devices, and here are {num_devices}; "
-            f"{DATA}={num_devices} would fit"
-        )
-    return sizes
-
-
 def check_batch(layout: Layout, batch_size: int, pieces: int) -> None:
     """Raises UserError unless every device gets the same share of every piece of a batch."""
     if batch_size % (layout.num_shards * pieces):
@@ -412,30 +163,3 @@ def check_batch(layout: Layout, batch_size: int, pieces: int) -> None:
             f"batch_size={batch_size} cannot be shared by {layout.num_shards} devices{each}; "
             f"make it a multiple of {layout.num_shards * pieces}"
         )
-
-
-def variables(state: Any) -> list[Variable]:
-    """One for each array of an NNX state, in the order of its leaves."""
-    return [  # what an optimiser masks has a path and no array
-        _variable("/".join(map(str, path)), variable)
-        for path, variable in nnx.to_flat_state(state)
-        for _ in jax.tree.leaves(variable)
-    ]
-
-
-def _variable(path: str, variable: nnx.Variable) -> Variable:
-    metadata = variable.get_metadata()
-    return Variable(path, metadata.get("axes", ()), metadata.get("parts"))
-
-
-def _by_parts(leaf: jax.Array, parts: int | None) -> jax.Array:
-    return leaf if parts is None else leaf.reshape(*leaf.shape[:-1], parts, -1)
-
-
-def _mesh(sizes: Mapping[str, int], devices: Sequence[Any]) -> Mesh:
-    return jax.make_mesh(
-        tuple(sizes.values()),
-        tuple(sizes),
-        axis_types=(AxisType.Auto,) * len(sizes),
-        devices=devices,
-    )

@@ -17,7 +17,7 @@ from flax import nnx
 import kernels
 from train.arrays import on_first_device
 from train.gradient import Batch, Metrics
-from train.parallel import Layout, OneDevice, variables
+from train.layouts import Layout, OneDevice, variables
 from train.sync import Sync
 
 Objects = dict[str, Any]

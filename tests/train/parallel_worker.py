@@ -127,7 +127,8 @@ def draws() -> None:
     import numpy as np
     from jax.sharding import PartitionSpec
 
-    from train.parallel import DATA, ShardMap
+    from train.layouts import DATA
+    from train.parallel import ShardMap
 
     where, key = ShardMap(jax.devices()), jax.random.key(0)
 

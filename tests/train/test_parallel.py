@@ -12,7 +12,8 @@ import pytest
 from tests.conftest import ROOT
 from train.cli import main
 from train.errors import UserError
-from train.parallel import ShardMap, check_batch, layout, mesh_sizes
+from train.mesh import mesh_sizes
+from train.parallel import ShardMap, check_batch, layout
 from train.recipes import RECIPES
 from train.simulated import DEVICES, give_threads
 

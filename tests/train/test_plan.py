@@ -16,7 +16,7 @@ import zoo
 from train.collectives import Moved
 from train.config import from_json, to_json
 from train.errors import UserError
-from train.parallel import MeshLayout, mesh_sizes
+from train.mesh import MeshLayout, mesh_sizes
 from train.plan import command, search
 from train.plan.estimate import estimate
 from train.plan.presets import preset_recipe, rematerialised, rows_per_device, sizes

@@ -8,7 +8,8 @@ from typing import Any
 from train import chips
 from train.config import Recipe
 from train.errors import UserError
-from train.parallel import DATA, mesh_sizes
+from train.layouts import DATA
+from train.mesh import mesh_sizes
 from train.plan.presets import rematerialised, rows_per_device
 from train.plan.step import Case, Found, Steps, held_bytes, lying
 from train.targets import Target

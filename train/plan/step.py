@@ -18,7 +18,9 @@ from train.collectives import collectives
 from train.config import Recipe
 from train.data import train_batches
 from train.errors import UserError
-from train.parallel import MeshLayout, check_batch, mesh_sizes, variables
+from train.layouts import variables
+from train.mesh import MeshLayout, mesh_sizes
+from train.parallel import check_batch
 from train.plan.estimate import estimate
 from train.plan.presets import sizes
 from train.recipes import RECIPES
@@ -94,13 +96,7 @@ class Steps:
         if chosen not in self._devices:
             self._devices[chosen] = chosen.devices()
         devices = self._devices[chosen]
-        try:
-            return MeshLayout(mesh_sizes(mesh, len(devices)), devices)
-        except NotImplementedError as error:
-            raise UserError(
-                f"--mesh {mesh} cannot be laid over {chosen}: make every axis the product of some "
-                "sides of the slice"
-            ) from error
+        return MeshLayout(mesh_sizes(mesh, len(devices)), devices)
 
     def compiled(self, case: Case) -> Found:
         """What a case takes, and whether that fits.
