@@ -278,7 +278,7 @@ def _like(array: jax.Array | np.ndarray, leaf: jax.Array) -> jax.Array:
             f"it holds {array.dtype}{array.shape} where {leaf.dtype}{leaf.shape} is due"
         )
     if is_key(leaf):
-        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf))
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
     return jnp.asarray(array) if isinstance(array, np.ndarray) else array
 
 

@@ -84,7 +84,9 @@ class Group(Peers):
         self._ending = threading.Lock()  # taken by whoever ends this process, and never given back
         self._heard = threading.Event()
         self._parted = False
-        self._next_vote, self._voted = 0, (0, 0.0)  # the step, and the last one with its time
+        self._next_vote = 0  # the step
+        self._voted: tuple[int, float] | None = None  # the last one, and when
+        self.on_abort: Any = None  # what C calls, kept for as long as it may
         self._listeners = [
             threading.Thread(target=self._listen, args=item, daemon=True)
             for item in connections.items()
@@ -120,10 +122,12 @@ class Group(Peers):
         # A question costs a round trip, so there is one a second; process 0 says at which step.
         if step < self._next_vote and not last:
             return None
-        now, (before, then) = time.monotonic(), self._voted
-        self._voted = step, now
-        rate = (step - before) / (now - then) if then else 0.0
-        votes = self.gather([received or 0, step + max(1, int(rate * VOTE))])
+        before, then = self._voted or (step, 0.0)
+        self._voted = step, time.monotonic()
+        rate = (step - before) / (self._voted[1] - then)
+        # At most twice as many steps as last time: the first ones only start, and end later.
+        ahead = max(1, min(int(rate * VOTE), 2 * (step - before)))
+        votes = self.gather([received or 0, step + ahead])
         self._next_vote = votes[0][1]
         return next((signal.Signals(number) for number, _ in votes if number), None)
 

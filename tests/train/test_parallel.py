@@ -103,7 +103,7 @@ def test_from_the_command_line(run_cli, tmp_path):
 
     first = run("r", "--parallel", "mesh", "--mesh", "data=2,tensor=2")
     assert first.code == 0, first.stderr
-    how = {"mode": "mesh", "devices": {"data": 2, "fsdp": 1, "tensor": 2}}
+    how = {"mode": "mesh", "devices": {"data": 2, "fsdp": 1, "tensor": 2}, "processes": 1}
     assert json.loads(first.stdout)["parallel"] == how
     for name in ("result.json", "report.html"):
         (tmp_path / "r" / name).unlink()
@@ -113,8 +113,8 @@ def test_from_the_command_line(run_cli, tmp_path):
     assert gone_on.code == 0, gone_on.stderr
     assert "resumed at step 35 of 40" in gone_on.stderr
     result, alone = json.loads(gone_on.stdout), json.loads(run("one").stdout)
-    assert result["parallel"] == {"mode": "shard_map", "devices": {"data": 4}}
-    assert alone["parallel"] == {"mode": "jit", "devices": {}}
+    assert result["parallel"] == {"mode": "shard_map", "devices": {"data": 4}, "processes": 1}
+    assert alone["parallel"] == {"mode": "jit", "devices": {}, "processes": 1}
     assert result["metrics"]["eval/loss"] == pytest.approx(alone["metrics"]["eval/loss"], rel=1e-5)
 
 

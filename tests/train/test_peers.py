@@ -1,12 +1,13 @@
 """Who the processes of a run are, how they find each other, and what they tell each other."""
 
+import contextlib
 import re
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -94,9 +95,9 @@ def test_launchers_say_who_is_who(environment):
 # --- The connections ------------------------------------------------------------------------------
 
 
-def together(*functions: Callable[[], object]) -> list[object]:
+def together(*functions: Callable[[], Any]) -> list[Any]:
     """What functions return or raise that wait for each other."""
-    results: list[object] = [None] * len(functions)
+    results: list[Any] = [None] * len(functions)
 
     def call(index: int) -> None:
         try:
@@ -104,7 +105,7 @@ def together(*functions: Callable[[], object]) -> list[object]:
         except UserError as error:
             results[index] = str(error)
 
-    threads = [threading.Thread(target=call, args=(i,)) for i in range(len(functions))]
+    threads = [threading.Thread(target=call, args=(i,), daemon=True) for i in range(len(functions))]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -155,20 +156,20 @@ def test_who_is_not_meant():
 
 
 def test_strangers_at_the_port_are_left_alone():
-    address = f"localhost:{free_port()}"
+    port = free_port()
+    answers: list[bytes] = []
 
-    def stranger() -> str:
-        while True:
-            try:
-                with socket.create_connection(("localhost", int(address[10:]))) as stream:
-                    stream.sendall(b"GET / HTTP/1.1\n")
-                    return stream.recv(1).decode()
-            except ConnectionRefusedError:
-                time.sleep(0.01)
+    def stranger_first() -> Any:
+        while not answers:
+            with (
+                contextlib.suppress(ConnectionRefusedError),  # until process 0 listens
+                socket.create_connection(("localhost", port)) as stream,
+            ):
+                stream.sendall(b"GET / HTTP/1.1\n")
+                answers.append(stream.recv(1))
+        return connect(f"localhost:{port}", 2, 1, 30.0)
 
-    answer, first, second = together(
-        stranger, lambda: connect(address, 2, 0, 30.0), lambda: connect(address, 2, 1, 30.0)
-    )
-    assert answer == ""
+    first, second = together(lambda: connect(f"localhost:{port}", 2, 0, 30.0), stranger_first)
+    assert answers == [b""]
     together(first.part, second.part)
     together(first.close, second.close)

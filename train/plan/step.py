@@ -17,7 +17,6 @@ from train import chips, flops
 from train.collectives import collectives
 from train.config import Recipe
 from train.data import train_batches
-from train.errors import UserError
 from train.layouts import variables
 from train.mesh import MeshLayout, mesh_sizes
 from train.parallel import check_batch

@@ -129,7 +129,10 @@ def test_a_restored_position_goes_on_identically():
 def test_processes_share_every_batch():
     source = source_of([2] * 32 + [9] * 32)
     whole = train_batches(source, batch_size=8, seed=1)
-    parts = [train_batches(source, batch_size=8, seed=1, shard=(i, 2)) for i in range(2)]
+    parts = [
+        train_batches(source, batch_size=8, seed=1, positions=positions)
+        for positions in np.split(np.arange(8), 2)
+    ]
     for _ in range(16):
         got = [next(part) for part in parts]
         joined = {name: np.concatenate([part[name] for part in got]) for name in got[0]}
