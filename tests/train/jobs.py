@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 FIRST_PORT = 65535 - 2**12 + 1  # above those that the system hands out, and JAX's for SLURM
+PATIENCE = 400.0  # seconds, as a busy machine may take a few for each of many processes to start
 
 
 def free_port() -> int:
@@ -59,7 +60,7 @@ class Job:
     def all_said(self) -> str:
         return "\n".join(f"--- {i}\n{self.said(i)[-3000:]}" for i in range(len(self.processes)))
 
-    def codes(self, seconds: float = 150) -> list[int]:
+    def codes(self, seconds: float = PATIENCE) -> list[int]:
         """Waits until all have ended."""
         end = time.monotonic() + seconds
         try:
@@ -68,7 +69,7 @@ class Job:
             raise AssertionError(f"did not end in {seconds} s:\n{self.all_said}") from error
 
     def wait_for_step(self, step: int) -> None:
-        path, end = self.folder / "metrics.jsonl", time.monotonic() + 150
+        path, end = self.folder / "metrics.jsonl", time.monotonic() + PATIENCE
         while step > max([0, *map(int, re.findall(r'^{"step": (\d+)', read(path), re.M))]):
             ended = [process.poll() for process in self.processes]
             assert ended == [None] * len(ended), f"ended by themselves:\n{self.all_said}"
@@ -90,6 +91,7 @@ def commands(count: int, folder: Path, name: str, *fields: str) -> list[list[str
     """``run NAME`` in so many processes."""
     shared = ["run", name, "--workdir", str(folder), *fields, "--distributed"]
     place = ["--coordinator", f"localhost:{free_port()}", "--num-processes", str(count)]
+    place += ["--start-seconds", str(PATIENCE)]
     return [
         [sys.executable, "-m", "train", *shared, *place, "--process-id", str(index)]
         for index in range(count)

@@ -82,6 +82,7 @@ def cut_off(folder: Path) -> None:
 # --- The same as one process ----------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 def test_four_processes_then_two_then_one(start, tmp_path):
     """With batch norm and accumulated gradients; each goes on from what the one before saved."""
     name, fields = "digits-resnet", ["--batch-size 16 --num-microbatches 2"]
@@ -109,6 +110,7 @@ def test_four_processes_then_two_then_one(start, tmp_path):
     assert_same(folder, alone)
 
 
+@pytest.mark.matrix
 def test_a_layer_cut_up_among_processes(start, tmp_path):
     """Every process has a part of each parameter, two of them the same rows; texts have buckets."""
     # The gradient of a key's bias is 0 but for rounding, which Adam would make as large as others.
@@ -248,7 +250,7 @@ def test_killed_and_stopped_and_started_again(start, tmp_path, undisturbed):
     job = start(folder, as_in_jobset(folder))
     job.wait_for_step(every * 3 + 50)
     job.processes[1].terminate()
-    assert job.codes(10) == [0, 0], job.all_said
+    assert job.codes(60) == [0, 0], job.all_said
     (stopped,) = re.findall(r"^stopped at step (\d+) of 1000 and saved", job.said(0), re.M)
     assert (folder / "checkpoints" / stopped).is_dir()
     assert "Traceback" not in job.all_said
@@ -288,7 +290,7 @@ def test_a_mistake_is_one_line_on_all(start, tmp_path, fields, message):
     folder, name = tmp_path / "run", "digits-mlp"
     each = zip(commands(2, folder, name, "--parallel", "pmap"), fields, strict=True)
     job = start(folder, [[*command, *more] for command, more in each])
-    assert job.codes(60) == [2, 2], job.all_said
+    assert job.codes() == [2, 2], job.all_said
     for index in range(2):
         assert job.said(index).startswith(f"error: {message}") and job.printed(index) == ""
         assert job.said(index).count("\n") == 1
@@ -301,6 +303,6 @@ def test_a_mistake_that_only_one_can_see(start, tmp_path):
     folder.mkdir()
     (folder / "mine.txt").touch()
     job = start(folder, commands(2, folder, "digits-mlp", "--parallel", "pmap"))
-    assert job.codes(60) == [2, 2], job.all_said
+    assert job.codes() == [2, 2], job.all_said
     assert job.said(0) == job.said(1) != ""
     assert "is not empty and holds no run" in job.said(0)
