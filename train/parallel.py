@@ -151,7 +151,7 @@ class _SharedRows(Layout):
             return place_on(x, self.rows)
         size = len(x) // len(self.shares_here)
 
-        def share(index: tuple[slice, ...]) -> np.ndarray:
+        def share(index: Any) -> np.ndarray:
             place = np.searchsorted(self.shares_here, (index[0].start or 0) // size)
             return x[place * size : (place + 1) * size]
 
