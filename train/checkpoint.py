@@ -277,9 +277,11 @@ def _like(array: jax.Array | np.ndarray, leaf: jax.Array) -> jax.Array:
         raise ValueError(
             f"it holds {array.dtype}{array.shape} where {leaf.dtype}{leaf.shape} is due"
         )
-    if is_key(leaf):
-        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
-    return jnp.asarray(array) if isinstance(array, np.ndarray) else array
+    if isinstance(array, np.ndarray):
+        array = jnp.asarray(array)
+    return (
+        jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if is_key(leaf) else array
+    )
 
 
 def _without_abandoned(hook: Callable[[Any], Any]) -> Callable[[Any], None]:

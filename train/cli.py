@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 import kernels
-from train.errors import UserError
+from train.errors import NonFinite, UserError
 from train.options import nearest, parse
 from train.recipes import RECIPES
 from train.shutdown import Shutdown
@@ -384,7 +384,6 @@ def _failed(error: Exception) -> int:
     """Endings that are no mistake of the user: a stop on request, a diverged run, a full disk."""
     import jax
 
-    from train.loop import NonFinite
     from train.shutdown import Stopped
 
     if isinstance(error, Stopped):

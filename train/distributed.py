@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 
-from train.errors import UserError
+from train.errors import NonFinite, UserError
 from train.peers import GRACE, Group, Peers, connect, leave
 from train.shutdown import Stopped
 
@@ -160,15 +160,14 @@ def _finish(peers: Group) -> None:
 
 def _end(peers: Group, error: BaseException) -> None:
     """Tells the other processes; this one ends as its caller wants, but waits for nobody."""
-    if isinstance(error, UserError):
-        line, code = f"error: {error}", 2
-    else:
-        if isinstance(error, ValueError | RuntimeError):
-            # As a step raises that another process had a part in: where that one is lost, a
-            # listener ends this process meanwhile, and says so.
-            time.sleep(GRACE)
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        line, code = f"error: process {peers.index} of {peers.count} failed: {said[:300]}", 1
+    if isinstance(error, ValueError | RuntimeError):
+        # As a step raises that another process had a part in: where that one is lost, a listener
+        # ends this process meanwhile, and says so.
+        time.sleep(GRACE)
+    said = (str(error).strip() or type(error).__name__).splitlines()[0][:1000]
+    if not isinstance(error, UserError | NonFinite | OSError):
+        said = f"process {peers.index} of {peers.count} failed: {type(error).__name__}: {said}"
+    line, code = f"error: {said}", 2 if isinstance(error, UserError) else 1
     peers.end(line, code)
     atexit.register(leave, code)
 

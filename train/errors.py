@@ -1,4 +1,4 @@
-"""The one exception that the user can mend: printed as one line, never as a traceback."""
+"""What is printed as one line, never as a traceback."""
 
 
 class UserError(Exception):
@@ -7,3 +7,7 @@ class UserError(Exception):
     The message names the value, the rule and the fix in one line; the command line prints it
     as ``error: ...`` and ends with exit code 2 before anything is written.
     """
+
+
+class NonFinite(Exception):
+    """A metric of the training step became NaN or infinite; the batch is saved for replay."""

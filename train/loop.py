@@ -26,7 +26,7 @@ from train.checkpoint import Checkpoints
 from train.config import Recipe, to_json
 from train.data import to_device, train_batches
 from train.distributed import Distributed, joined
-from train.errors import UserError
+from train.errors import NonFinite, UserError
 from train.evaluation import compile_eval, evaluate
 from train.gradient import Metrics
 from train.layouts import Layout, Mode
@@ -44,10 +44,6 @@ from train.tasks import make_task
 
 Resume = Literal["auto", "never"]
 PHASES = ("setup", "compile", "train", "eval")
-
-
-class NonFinite(Exception):
-    """A metric of the training step became NaN or infinite; the batch is saved for replay."""
 
 
 def run(
