@@ -47,7 +47,8 @@ def test_a_small_model_on_eight_devices(planned, where):
     )
     # All matrices in bfloat16; a GPU's compiler gathers many at once.
     assert found["collectives"]["all-gather"]["bytes"] > 1.9 * found["parameters"]
-    assert {"reduce-scatter", "all-reduce"} & set(found["collectives"])
+    # NVIDIA's compiler sums and cuts the gradients in one go; Google's sums them whole first.
+    assert ("reduce-scatter" if where == "h100x8" else "all-reduce") in found["collectives"]
     assert found["flops"]["step"] == found["flops"]["model"] > 0
     assert 0 < found["estimate"]["mfu"] <= 1
 
