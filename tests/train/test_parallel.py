@@ -77,13 +77,14 @@ def test_what_a_step_sends():
 
 @pytest.mark.parametrize(("devices", "threads"), [("8", "128"), ("1", None), ("", None)])
 def test_simulated_devices_have_threads(monkeypatch, devices, threads):
-    monkeypatch.delenv("PJRT_NPROC", raising=False)
-    monkeypatch.setenv(DEVICES, devices)
+    # A dictionary of its own: with other threads the runs of later tests would have other bits.
+    environment = {DEVICES: devices}
+    monkeypatch.setattr(os, "environ", environment)
     give_threads()
-    assert os.environ.get("PJRT_NPROC") == threads
-    monkeypatch.setenv("PJRT_NPROC", "5")  # what the user says stays
+    assert environment.get("PJRT_NPROC") == threads
+    environment["PJRT_NPROC"] = "5"  # what the user says stays
     give_threads()
-    assert os.environ["PJRT_NPROC"] == "5"
+    assert environment["PJRT_NPROC"] == "5"
 
 
 def test_from_the_command_line(run_cli, tmp_path):
