@@ -47,7 +47,9 @@ class MeshLayout(SharedRows):
 
     def place(self, leaves, variables):
         return [
-            place_on(by_parts(leaf, variable.parts), self.lies(variable, leaf.shape))
+            place_on(
+                leaf.reshape(by_parts(leaf.shape, variable.parts)), self.lies(variable, leaf.shape)
+            )
             for leaf, variable in zip(leaves, variables, strict=True)
         ]
 
@@ -67,8 +69,8 @@ class MeshLayout(SharedRows):
           UserError: a mesh axis does not divide the axis that it should cut.
         """
         axes = variable.axes
-        if parts := variable.parts:
-            axes, shape = (*axes[:-1], "parts", axes[-1]), (*shape[:-1], parts, shape[-1] // parts)
+        if variable.parts is not None:
+            axes, shape = (*axes[:-1], "parts", axes[-1]), by_parts(shape, variable.parts)
         found: list[str | None] = [None] * (len(shape) - len(axes))  # the axis of stacked layers
         for name, size in zip(axes, shape[len(found) :], strict=True):
             axis = LOGICAL_AXES.get(name)
@@ -129,6 +131,6 @@ def mesh_sizes(text: str | None, num_devices: int) -> dict[str, int]:
     return sizes
 
 
-def by_parts(leaf: jax.Array, parts: int | None) -> jax.Array:
-    """With an axis for the parts that stand side by side along the last one."""
-    return leaf if parts is None else leaf.reshape(*leaf.shape[:-1], parts, -1)
+def by_parts(shape: tuple[int, ...], parts: int | None) -> tuple[int, ...]:
+    """A shape with an axis for the parts that stand side by side along the last one."""
+    return shape if parts is None else (*shape[:-1], parts, shape[-1] // parts)

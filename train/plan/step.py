@@ -18,7 +18,7 @@ from train.collectives import collectives
 from train.config import Recipe
 from train.data import train_batches
 from train.layouts import variables
-from train.mesh import MeshLayout, mesh_sizes
+from train.mesh import MeshLayout, by_parts, mesh_sizes
 from train.parallel import check_batch
 from train.plan.estimate import estimate
 from train.plan.presets import sizes
@@ -181,9 +181,7 @@ def lying(layout: MeshLayout, objects: Objects) -> list[Any]:
     _, leaves = form(objects)
     for leaf, variable in zip(leaves, variables(nnx.state(objects)), strict=True):
         sharding = layout.lies(variable, leaf.shape)
-        shape = leaf.shape
-        if variable.parts is not None:
-            shape = (*shape[:-1], variable.parts, shape[-1] // variable.parts)
+        shape = by_parts(leaf.shape, variable.parts)
         found.append(jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=sharding))
     return found
 
