@@ -166,7 +166,6 @@ def run(args: Sequence[str]) -> int:
         raise UserError(nearest("recipe", name, RECIPES) + f" (see `{PROG} list`)")
     # The loop also sees to memory and signals, but importing JAX takes seconds, and starts threads.
     kernels.keep_freed_memory()
-    give_threads()
     with Shutdown(lambda line: print(line, file=sys.stderr)):
         return _run(name, [_alias(arg) for arg in rest])
 
@@ -181,6 +180,7 @@ def _run(name: str, args: Sequence[str]) -> int:
             "--coordinator, --num-processes and --process-id are of runs in many processes; "
             "add --distributed"
         )
+    give_threads(distributed=options.distributed)
 
     import jax
 

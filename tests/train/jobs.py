@@ -32,8 +32,7 @@ class Job:
     def __init__(self, folder: Path, commands: Sequence[Sequence[str]], **environment: str):
         self.folder, self.logs, self.processes = folder, [], []
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        # XLA's threads are as many as its devices, too few for collectives that wait in them.
-        own = {"PYTHONPATH": path, "PJRT_NPROC": "32", "JAX_NUM_CPU_DEVICES": "1"}
+        own = {"PYTHONPATH": path, "JAX_NUM_CPU_DEVICES": "1"}
         folder.parent.mkdir(exist_ok=True)
         for index, command in enumerate(commands):
             logs = [folder.with_name(f"{folder.name}.{index}.{kind}") for kind in ("out", "err")]

@@ -82,6 +82,8 @@ def test_simulated_devices_have_threads(monkeypatch, devices, threads):
     monkeypatch.setattr(os, "environ", environment)
     give_threads()
     assert environment.get("PJRT_NPROC") == threads
+    give_threads(distributed=True)
+    assert int(environment["PJRT_NPROC"]) >= 16
     environment["PJRT_NPROC"] = "5"  # what the user says stays
     give_threads()
     assert environment["PJRT_NPROC"] == "5"
