@@ -1,5 +1,6 @@
 """The command line in this process, two finished runs to try it on, and batches of few shapes."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,13 @@ def call(capsys, tmp_path, monkeypatch):
 
     def run(*words: str | Path) -> tuple[int, str, str]:
         capsys.readouterr()
+        before = set(os.environ)
         try:
             code = main([str(word) for word in words])
         except SystemExit as ending:  # argument parsers end so after --help
             code = int(ending.code or 0)
+        for name in set(os.environ) - before:  # or the processes of later tests would inherit it
+            del os.environ[name]
         return code, *capsys.readouterr()
 
     return run
