@@ -79,18 +79,13 @@ class Ours:
     """The model of `zoo` with its kernels, compiled as `train` compiles its steps."""
 
     def __init__(self, config: Any, arrays: Arrays, steps: int = 1):
-        from flax import nnx
-
         import kernels
-        import zoo
         from train.step import Program
 
         kernels.keep_freed_memory()  # as every run does
-        model = zoo.build(config, rngs=nnx.Rngs(1), ops=kernels.best())
-        load_flax(model, weights(arrays))
         self.batch = device_batch(arrays)
         self.steps = steps
-        self.program = Program({"model": model, "optimizer": _adam(model)})
+        self.program = Program(_ours(config, arrays))
         self.program.compile_train(train_step, self.batch)
 
     def advance(self) -> list[float]:
@@ -155,6 +150,27 @@ class Torch:
         loss.backward()
         self.optimizer.step()
         return [loss.item()]
+
+
+def traced(config: Any, arrays: Arrays) -> Any:
+    """What JAX traces of our step, a jaxpr."""
+    import jax
+
+    from train.step import flat_step, form
+
+    seen, leaves = form(_ours(config, arrays))
+    return jax.make_jaxpr(flat_step(seen, train_step))(leaves, device_batch(arrays))
+
+
+def _ours(config: Any, arrays: Arrays) -> dict[str, Any]:
+    from flax import nnx
+
+    import kernels
+    import zoo
+
+    model = zoo.build(config, rngs=nnx.Rngs(1), ops=kernels.best())
+    load_flax(model, weights(arrays))
+    return {"model": model, "optimizer": _adam(model)}
 
 
 def train_step(objects: dict[str, Any], batch: Any, sync: Callable[[Any], Any]) -> dict[str, Any]:

@@ -14,30 +14,39 @@ from typing import Any
 
 import jax.extend.core
 
+PRODUCTS = ("dot_general", "conv_general_dilated")
+
 
 def count(jaxpr: Any) -> int:
     """Operations of one run; of a conditional those of the branch with most."""
+    return sum(times * _operations(equation) for equation, times in products(jaxpr))
+
+
+def products(jaxpr: Any) -> Iterator[tuple[Any, int]]:
+    """The equations that :func:`count` counts, and how often each is computed in one run."""
     inner = getattr(jaxpr, "jaxpr", jaxpr)  # with its constants or without
-    return sum(_of_equation(equation) for equation in inner.eqns)
+    for equation in inner.eqns:
+        if equation.primitive.name in PRODUCTS:
+            yield equation, 1
+            continue
+        inside = [found for value in equation.params.values() for found in _jaxprs(value)]
+        if equation.primitive.name == "cond":
+            inside = [max(inside, key=count)]
+        repeated = _repeated(equation.primitive.name, equation.params) if inside else 0
+        for found in inside:
+            yield from ((product, repeated * times) for product, times in products(found))
 
 
-def _of_equation(equation: Any) -> int:
-    name, params = equation.primitive.name, equation.params
-    if name == "dot_general":
+def _operations(equation: Any) -> int:
+    params = equation.params
+    if equation.primitive.name == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]
         left = equation.invars[0].aval.shape
         return 2 * _size(equation.outvars[0]) * math.prod(left[axis] for axis in contracted)
-    if name == "conv_general_dilated":
-        # Of the kernel's axes the first is that of the outputs; zeros between inputs cost nothing.
-        _, *window = (
-            equation.invars[1].aval.shape[a] for a in params["dimension_numbers"].rhs_spec
-        )
-        operations = 2 * _size(equation.outvars[0]) * math.prod(window)
-        return operations // math.prod(params["lhs_dilation"])
-    inside = [count(found) for value in params.values() for found in _jaxprs(value)]
-    if name == "cond":
-        return max(inside, default=0)
-    return sum(inside) * _repeated(name, params)
+    # Of the kernel's axes the first is that of the outputs; zeros between inputs cost nothing.
+    _, *window = (equation.invars[1].aval.shape[a] for a in params["dimension_numbers"].rhs_spec)
+    operations = 2 * _size(equation.outvars[0]) * math.prod(window)
+    return operations // math.prod(params["lhs_dilation"])
 
 
 def _repeated(name: str, params: dict[str, Any]) -> int:

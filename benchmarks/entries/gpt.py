@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks import classifier
+from benchmarks import classifier, products
 from benchmarks.entry import Entry, Promise
 from zoo.models.gpt import GPTConfig
 
@@ -39,7 +39,8 @@ ENTRY = Entry(
     unit="training step",
     prepare=prepare,
     flops=lambda quick: classifier.training_flops(CONFIG, np.zeros(shape(quick), np.int32)),
-    competitors=classifier.competitors(CONFIG, _flax, _torch),
+    competitors=classifier.competitors(CONFIG, _flax, _torch)
+    | {products.ALONE: products.competitor(lambda arrays: classifier.traced(CONFIG, arrays))},
     timed_per_turn=5,
     promises=(
         Promise(

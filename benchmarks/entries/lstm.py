@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import products
 from benchmarks.entry import OURS, Arrays, Competitor, Entry, Promise
 
-TORCH, PRODUCTS = "torch", "the six products"
+TORCH = "torch"
 DIFFERENTIATED = ("x", "w_x", "w_h", "b")
 
 
@@ -56,8 +57,9 @@ class Jax:
         def loss(arguments, weighting):
             return jnp.vdot(outputs(*arguments), weighting)
 
-        step = jax.jit(jax.value_and_grad(loss)).lower(self.arguments, self.weighting)
-        self.step = step.compile(compiler_options=kernels.compiler_options())
+        self.traced = jax.jit(jax.value_and_grad(loss)).trace(self.arguments, self.weighting)
+        lowered = self.traced.lower()
+        self.step = lowered.compile(compiler_options=kernels.compiler_options())
 
     def advance(self) -> list[float]:
         """Once forwards and backwards."""
@@ -133,44 +135,6 @@ def _flax(arrays: Arrays) -> Jax:
     return Jax(outputs, arrays)
 
 
-def _products(arrays: Arrays) -> Jax:
-    """The six products of a pass, each step's waiting for the one before it, and no gates."""
-    import jax
-    import jax.numpy as jnp
-
-    dim = arrays["x"].shape[-1]
-
-    def forwards(h, a, w_h):
-        h = (a + h @ w_h)[:, :dim]
-        return h, h
-
-    @jax.custom_vjp
-    def outputs(x, w_x, w_h, b):
-        return forward(x, w_x, w_h, b)[0]
-
-    def forward(x, w_x, w_h, b):
-        a = (x.reshape(-1, dim) @ w_x).reshape(*x.shape[:2], -1).swapaxes(0, 1)
-        _, h = jax.lax.scan(lambda h, a: forwards(h, a, w_h), jnp.zeros(x[:, 0].shape), a)
-        return h.swapaxes(0, 1), (x, w_x, w_h, b, a, h)
-
-    def backward(kept, d_y):
-        x, w_x, w_h, b, a, h = kept
-
-        def step(d_h, inputs):
-            a, d_y = inputs
-            d_h = (a + jnp.tile(d_h, 4)) @ w_h.T + d_y
-            return d_h, None
-
-        d_h, _ = jax.lax.scan(step, jnp.zeros(x[:, 0].shape), (a, d_y.swapaxes(0, 1)), reverse=True)
-        d_a = a.swapaxes(0, 1).reshape(-1, 4 * dim)
-        rows, before = x.reshape(-1, dim), h.swapaxes(0, 1).reshape(-1, dim)
-        d_b = jnp.resize(d_h, b.shape)  # of no meaning, but what is not used is not computed
-        return (d_a @ w_x.T).reshape(x.shape), rows.T @ d_a, before.T @ d_a, d_b
-
-    outputs.defvjp(forward, backward)
-    return Jax(outputs, arrays)
-
-
 # Not here: torch.compile, whose compiler hands `nn.LSTM` back to the eager code.
 ENTRY = Entry(
     name="lstm",
@@ -182,9 +146,7 @@ ENTRY = Entry(
         OURS: Competitor(build=_ours, what="kernels.best()"),
         "flax.nnx": Competitor(build=_flax, what="RNN of OptimizedLSTMCell, jax.jit"),
         TORCH: Competitor(build=Torch, requires=("torch",), what="nn.LSTM, eager"),
-        PRODUCTS: Competitor(
-            build=_products, what="without gates, by the same compiler", part=True
-        ),
+        products.ALONE: products.competitor(lambda arrays: _ours(arrays).traced.jaxpr),
     },
     timed_per_turn=3,
     promises=(
