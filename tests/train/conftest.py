@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -17,13 +18,11 @@ def call(capsys, tmp_path, monkeypatch):
 
     def run(*words: str | Path) -> tuple[int, str, str]:
         capsys.readouterr()
-        before = set(os.environ)
-        try:
-            code = main([str(word) for word in words])
-        except SystemExit as ending:  # argument parsers end so after --help
-            code = int(ending.code or 0)
-        for name in set(os.environ) - before:  # or the processes of later tests would inherit it
-            del os.environ[name]
+        with mock.patch.dict(os.environ):  # or later tests' processes would inherit what it sets
+            try:
+                code = main([str(word) for word in words])
+            except SystemExit as ending:  # argument parsers end so after --help
+                code = int(ending.code or 0)
         return code, *capsys.readouterr()
 
     return run

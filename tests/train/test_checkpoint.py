@@ -190,7 +190,8 @@ def test_a_flipped_bit_in_any_file_is_harmless_or_found(two_checkpoints, copy, w
         if size:
             flip(path, int(where * (size - 1)))
 
-    damage_each_file(two_checkpoints, copy, damage)
+    found = damage_each_file(two_checkpoints, copy, damage)
+    assert any(holds_data(name) for name in found)
 
 
 def test_every_bit_of_the_progress_counts(two_checkpoints, copy):
