@@ -11,6 +11,8 @@ import time
 from importlib import metadata
 from pathlib import Path
 
+from train.hardware import processor
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def describe(threads: int) -> dict[str, object]:
     """Processor, memory, threads, system, versions and commit."""
     return {
-        "cpu": _cpu(),
+        "cpu": processor(),
         "cores": os.cpu_count() or 0,
         "threads": threads,
         "system": f"{platform.system()} {platform.release()}",
@@ -81,15 +83,6 @@ def end_with_parent() -> None:
 def available_threads() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _versions() -> dict[str, str]:

@@ -13,6 +13,7 @@ from flax import nnx
 
 from train.checkpoint import digest
 from train.config import Recipe, differences, to_json
+from train.hardware import processor
 from train.metric_log import replace_file
 from train.recipes import RECIPES
 from train.step import Objects
@@ -45,7 +46,7 @@ def device() -> str:
     """The device in words, with the number of cores where it is a CPU."""
     first, count = jax.devices()[0], jax.device_count()
     if first.platform == "cpu":
-        return f"cpu ({platform.machine()}, {os.cpu_count()} cores)"
+        return f"cpu ({processor()}, {os.cpu_count()} cores)"
     return f"{count} x {first.device_kind}"
 
 
