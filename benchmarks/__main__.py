@@ -8,8 +8,9 @@ from benchmarks import results
 from benchmarks.entries import ENTRIES
 from benchmarks.entry import load
 from benchmarks.process import WorkerError
-from benchmarks.report import markdown
+from benchmarks.report import everywhere, markdown
 from benchmarks.run import Effort, Mismatch, run
+from train.hardware import processor
 from train.options import nearest
 
 
@@ -34,21 +35,25 @@ def _run(options: argparse.Namespace) -> int:
     for name in names:
         if name not in ENTRIES:
             raise ValueError(nearest("benchmark", name, ENTRIES))
-    if options.json.exists():
-        results.read(options.json)  # a file that cannot be added to is found before the work
+    path = options.json or results.path_for(processor())
+    if path.exists():
+        results.read(path)  # a file that cannot be added to is found before the work
     settings = {"rounds": options.rounds, "threads": options.threads}
     effort = Effort(
         quick=options.quick, **{key: value for key, value in settings.items() if value is not None}
     )
     for name in names:
         found = {name: run(ENTRIES[name], effort, lambda text: print(text, file=sys.stderr))}
-        results.update(options.json, found)
+        results.update(path, found)
         print(markdown(found))
     return 0
 
 
 def _report(options: argparse.Namespace) -> int:
-    print(markdown(results.read(options.json)), end="")
+    if options.json:
+        print(markdown(results.read(options.json)), end="")
+    else:
+        print(everywhere(results.read_all()), end="")
     return 0
 
 
@@ -108,9 +113,10 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _list(options: argparse.Namespace) -> int:
     del options
+    width = max(map(len, ENTRIES))
     for name, module in ENTRIES.items():
         entry = load(module)
-        print(f"{name:<12} {entry.summary} ({', '.join(entry.competitors)})")
+        print(f"{name:{width}}  {entry.summary} ({', '.join(entry.competitors)})")
     return 0
 
 
@@ -120,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         description="The same work done by us, by stock flax.nnx and by PyTorch, in one run.",
     )
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
-    run_verb = verbs.add_parser("run", help="measure, and write the results file")
+    run_verb = verbs.add_parser("run", help="measure, and write this machine's results")
     run_verb.add_argument("names", nargs="*", metavar="NAME", help="which benchmarks; default: all")
     run_verb.add_argument(
         "--quick", action="store_true", help="small sizes, two rounds: does it work at all?"
@@ -128,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     run_verb.add_argument("--rounds", type=int, help="turns of each competitor; default: 12")
     run_verb.add_argument("--threads", type=int, help="of each competitor; default: all cores")
     run_verb.set_defaults(command=_run)
-    report_verb = verbs.add_parser("report", help="print the results file as Markdown")
+    report_verb = verbs.add_parser("report", help="print the results of all machines as Markdown")
     report_verb.set_defaults(command=_report)
     list_verb = verbs.add_parser("list", help="the benchmarks there are")
     list_verb.set_defaults(command=_list)
@@ -155,13 +161,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     plan_verb.add_argument("names", nargs="*", metavar="PLAN", help="which; default: all")
     plan_verb.set_defaults(command=_plan)
-    for verb in (run_verb, report_verb):
+    default = {
+        run_verb: "benchmarks/results/speed/PROCESSOR.json",
+        report_verb: "those of every processor",
+    }
+    for verb, otherwise in default.items():
         verb.add_argument(
-            "--json",
-            type=Path,
-            default=results.DEFAULT,
-            metavar="FILE",
-            help="the results file; default: benchmarks/results/bench.json",
+            "--json", type=Path, metavar="FILE", help=f"the results file; default: {otherwise}"
         )
     return parser
 

@@ -1,4 +1,4 @@
-"""The results file as Markdown, ready for the documentation; in a terminal it reads as a table."""
+"""Results as Markdown, ready for the documentation; in a terminal it reads as tables."""
 
 from typing import Any
 
@@ -8,17 +8,36 @@ from benchmarks.stats import geometric_mean
 BUSY = 0.1  # others' share of the cores from which a reader should be warned
 
 
-def markdown(entries: dict[str, Any]) -> str:
-    """One section an entry, ratios first, and the geometric mean of the ratios."""
-    parts = [_overview(entries), *(_section(name, entry) for name, entry in entries.items())]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
 RIVALS = {"flax.nnx": "stock `flax.nnx`", "torch": "PyTorch", "torch.compile": "`torch.compile`"}
 
 
-def ratios(entries: dict[str, Any]) -> str:
-    """One row an entry that stock Flax was measured in, with how many times as long others take."""
+def everywhere(machines: dict[str, dict[str, Any]]) -> str:
+    """Of each processor: what became of the promises, side by side, and then all its entries.
+
+    Args:
+        machines: processor -> its entries, as `results.read_all` gives them.
+    """
+    parts = [_promises(machines)]
+    for processor, entries in machines.items():
+        parts += [f"### {processor}", markdown(entries, level=4).strip()]
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown(entries: dict[str, Any], level: int = 3) -> str:
+    """The geometric mean of the ratios, and a section an entry, headed by so many `#`."""
+    parts = [_overview(entries)]
+    parts += [_section(name, entry, "#" * level) for name, entry in entries.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def ratios(machines: dict[str, dict[str, Any]]) -> str:
+    """A table a processor: one row an entry that stock Flax was measured in, how often as long."""
+    return "\n\n".join(
+        f"{processor}:\n\n{_ratios(entries)}" for processor, entries in machines.items()
+    )
+
+
+def _ratios(entries: dict[str, Any]) -> str:
     rows = []
     for entry in entries.values():
         others = {
@@ -29,6 +48,25 @@ def ratios(entries: dict[str, Any]) -> str:
             rows.append(f"| {entry['summary'].rstrip('.')} | {' | '.join(cells)} |")
     head = f"| the same work by | {' | '.join(RIVALS.values())} |\n|---|---:|---:|---:|"
     return "\n".join([head, *rows])
+
+
+def _promises(machines: dict[str, dict[str, Any]]) -> str:
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for processor, entries in machines.items():
+        for name, entry in entries.items():
+            for promise in entry["promises"]:
+                cells = found.setdefault((name, promise["text"]), {})
+                cells[processor] = f"{_state(promise)}, {promise['figure']}"
+    rows = [
+        f"| {name}: {text} | {' | '.join(cells.get(each, '') for each in machines)} |"
+        for (name, text), cells in found.items()
+    ]
+    head = f"| promise | {' | '.join(machines)} |\n|---|{'---|' * len(machines)}"
+    return "\n".join([head, *rows])
+
+
+def _state(promise: dict[str, Any]) -> str:
+    return "kept" if promise["kept"] else "**broken**"
 
 
 def _overview(entries: dict[str, Any]) -> str:
@@ -47,9 +85,9 @@ def _overview(entries: dict[str, Any]) -> str:
     )
 
 
-def _section(name: str, entry: dict[str, Any]) -> str:
+def _section(name: str, entry: dict[str, Any], heading: str) -> str:
     lines = [
-        f"### {name}",
+        f"{heading} {name}",
         "",
         f"{entry['summary']} Times of one {entry['unit']}: median (p10 to p90).",
         "",
@@ -109,6 +147,5 @@ def _notes(entry: dict[str, Any]) -> list[str]:
     for name, why in entry["left_out"].items():
         notes.append(f"Without {name}: {why}.")
     for promise in entry["promises"]:
-        state = "kept" if promise["kept"] else "**broken**"
-        notes.append(f"Promise: {promise['text']}: {state} ({promise['figure']}).")
+        notes.append(f"Promise: {promise['text']}: {_state(promise)} ({promise['figure']}).")
     return "\n\n".join(notes).split("\n")

@@ -1,4 +1,4 @@
-"""The results file: one JSON object, by default `benchmarks/results/bench.json`.
+"""The results files: one JSON object for each kind of processor, in `benchmarks/results/speed`.
 
     schema     1
     entries    object, entry name -> what one run of it gave:
@@ -25,16 +25,19 @@
         peak_share             FLOP/s over peak_flops, or null
       promises                 list of {text, kept, figure}
 
-A run replaces the entries that it ran and keeps the others.
+A run replaces the entries that it ran and keeps the others. Each processor has a file of its own,
+because who is faster depends on it: a library that is at its best on one may be far from it on
+another.
 """
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
-DEFAULT = Path(__file__).resolve().parent / "results" / "bench.json"
+FOLDER = Path(__file__).resolve().parent / "results" / "speed"
 
 _SUMMARY = {"median": float, "p10": float, "p90": float, "count": int}
 _ENTRY = {
@@ -123,6 +126,18 @@ def read(path: Path) -> dict[str, Any]:
     if data["schema"] != SCHEMA:
         raise ResultsError(f"{path} has schema {data['schema']}, this program reads {SCHEMA}")
     return data["entries"]
+
+
+def path_for(processor: str, folder: Path = FOLDER) -> Path:
+    """The results file of a kind of processor, such as `intel-xeon-processor.json`."""
+    plain = re.sub(r"\((r|tm)\)", "", processor.lower())
+    return folder / f"{'-'.join(re.findall('[a-z0-9]+', plain))}.json"
+
+
+def read_all(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
+    """Processor -> the entries of its file, in the order of the files' names; raises as `read`."""
+    files = (read(path) for path in sorted(folder.glob("*.json")))
+    return {next(iter(entries.values()))["machine"]["cpu"]: entries for entries in files if entries}
 
 
 def update(path: Path, entries: dict[str, Any]) -> None:

@@ -302,10 +302,10 @@ def _seeds(result: dict[str, Any]) -> str:
 
 
 def speed(context: Context) -> str:
-    """The measurements of `python -m benchmarks run`."""
-    from benchmarks.report import markdown
+    """The measurements of `python -m benchmarks run`, on each kind of processor."""
+    from benchmarks.report import everywhere
 
-    return _measured(context, markdown)
+    return _measured(context, everywhere)
 
 
 def ratios(context: Context) -> str:
@@ -315,13 +315,11 @@ def ratios(context: Context) -> str:
     return _measured(context, ratios)
 
 
-def _measured(context: Context, write: Callable[[dict[str, Any]], str]) -> str:
-    path = context.results / "bench.json"
-    if not path.is_file():
-        return f"{NOT_RECORDED.capitalize()}."
-    from benchmarks.results import read
+def _measured(context: Context, write: Callable[[dict[str, dict[str, Any]]], str]) -> str:
+    from benchmarks.results import read_all
 
-    return write(read(path))
+    machines = read_all(context.results / "speed")
+    return write(machines) if machines else f"{NOT_RECORDED.capitalize()}."
 
 
 def plans(context: Context) -> str:

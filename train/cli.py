@@ -219,7 +219,8 @@ def _alias(arg: str) -> str:
 
 
 def _run_help() -> str:
-    recipes = "\n".join(f"  {name:18}{row.about}" for name, row in RECIPES.items())
+    width = max(map(len, RECIPES))
+    recipes = "\n".join(f"  {name:{width}}  {row.about}" for name, row in RECIPES.items())
     return (
         f"usage: {PROG} run RECIPE [--workdir DIR] [--seed N] [--steps N] [--data tfds:NAME] "
         "[--parallel MODE] [FIELD ...]"

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import results
 from benchmarks.record import RESULTS
-from benchmarks.report import markdown, ratios
+from benchmarks.report import everywhere, markdown, ratios
 from train.recipes import RECIPES
 
 SUMMARY = {"median": 2.0, "p10": 1.0, "p90": 3.0, "count": 30}
@@ -129,6 +129,34 @@ def test_report():
 def test_ratios_of_what_stock_flax_was_measured_in():
     rivals = {"torch": FIGURES | {"ratio": SUMMARY | {"median": 0.5}}}
     entries = {"a": ENTRY, "b": ENTRY | {"competitors": rivals}}
-    assert ratios(entries).splitlines()[2:] == ["| A sum | 2.00x |  |  |"]
+    found = ratios({"abacus": entries}).splitlines()
+    assert found[0] == "abacus:" and found[4:] == ["| A sum | 2.00x |  |  |"]
     entries["a"] = ENTRY | {"competitors": ENTRY["competitors"] | rivals}
-    assert ratios(entries).splitlines()[2:] == ["| A sum | 2.00x | 0.50x |  |"]
+    assert ratios({"abacus": entries}).splitlines()[4:] == ["| A sum | 2.00x | 0.50x |  |"]
+
+
+def test_the_promises_of_all_processors_side_by_side(tmp_path):
+    kept = {"text": "it is fast", "kept": True, "figure": "2.0x"}
+    new = {"text": "it is small", "kept": True, "figure": "1 B"}
+    slide_rule = ENTRY | {"promises": [kept, new], "machine": ENTRY["machine"] | {"cpu": "Rule(R)"}}
+    for entry in (slide_rule, ENTRY):
+        results.update(results.path_for(entry["machine"]["cpu"], tmp_path), {"sums": entry})
+    text = everywhere(results.read_all(tmp_path))
+    assert "| promise | abacus | Rule(R) |\n|---|---|---|\n" in text
+    assert "| sums: it is fast | **broken**, 0.5x | kept, 2.0x |" in text
+    assert "| sums: it is small |  | kept, 1 B |" in text
+    assert text.index("### abacus") < text.index("#### sums") < text.index("### Rule(R)")
+
+
+def test_a_file_for_each_kind_of_processor(tmp_path):
+    name = results.path_for("Intel(R) Core(TM) i7-1165G7 @ 2.80GHz", tmp_path).name
+    assert name == "intel-core-i7-1165g7-2-80ghz.json"
+    assert results.read_all(tmp_path) == {}
+
+
+def test_recorded_timings_stand_under_their_processor_s_name():
+    files = list(results.FOLDER.glob("*.json"))
+    assert len(results.read_all()) == len(files) > 0
+    for path in files:
+        for entry in results.read(path).values():
+            assert results.path_for(entry["machine"]["cpu"]) == path and not entry["quick"]
