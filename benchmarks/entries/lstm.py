@@ -3,8 +3,13 @@
 The value of a unit is a weighted sum of the outputs plus a number for each gradient, those of the
 input, of both weights and of the bias, so that all of them must agree. The products alone show what
 is left to gain: of a pass they are what XLA's libraries compute, and all else is ours.
+
+A step's product is small, and XLA gives it one core: to wake another takes as long as half of it.
+So each core is a device here, which goes over its own part of the batch, and the gradients of the
+weights are added up once at the end. On one device the other cores wait while the loops run.
 """
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -42,22 +47,29 @@ def flops(quick: bool) -> float:
 
 
 class Jax:
-    """A function of (x, w_x, w_h, b) to outputs, differentiated and compiled."""
+    """A function of (x, w_x, w_h, b) to outputs, differentiated and compiled.
 
-    def __init__(self, outputs: Callable[..., Any], arrays: Arrays):
+    On several devices each has a part of the batch, and the weights.
+    """
+
+    def __init__(self, outputs: Callable[..., Any], arrays: Arrays, devices: int = 1):
         import jax
         import jax.numpy as jnp
 
         import kernels
 
         kernels.keep_freed_memory()  # as every run does
-        self.arguments = [jnp.asarray(arrays[name]) for name in DIFFERENTIATED]
-        self.weighting = jnp.asarray(arrays["weighting"])
 
         def loss(arguments, weighting):
             return jnp.vdot(outputs(*arguments), weighting)
 
-        self.traced = jax.jit(jax.value_and_grad(loss)).trace(self.arguments, self.weighting)
+        step, arguments = jax.value_and_grad(loss), [arrays[name] for name in DIFFERENTIATED]
+        if devices > 1:
+            step, places = _shared(step, jax.make_mesh((devices,), ("data",)))
+        else:
+            places = None
+        self.inputs = jax.device_put((arguments, arrays["weighting"]), places)
+        self.traced = jax.jit(step).trace(*self.inputs)
         lowered = self.traced.lower()
         self.step = lowered.compile(compiler_options=kernels.compiler_options())
 
@@ -65,8 +77,31 @@ class Jax:
         """Once forwards and backwards."""
         import jax
 
-        loss, gradients = jax.block_until_ready(self.step(self.arguments, self.weighting))
-        return [float(loss) + sum(first_of(np.asarray(gradient)) for gradient in gradients)]
+        loss, gradients = jax.block_until_ready(self.step(*self.inputs))
+        first = (np.asarray(gradient.addressable_data(0)) for gradient in gradients)
+        return [float(loss) + sum(map(first_of, first))]
+
+
+def _shared(step: Callable[..., Any], mesh: Any) -> tuple[Callable[..., Any], Any]:
+    """The step with the batch shared by the devices of a mesh, and where its inputs belong."""
+    import jax
+    from jax.flatten_util import ravel_pytree
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    shared, whole = PartitionSpec("data"), PartitionSpec()
+    arguments = [shared, *(whole for _ in DIFFERENTIATED[1:])]
+
+    def on_each(arguments, weighting):
+        loss, (dx, *weights) = step(arguments, weighting)
+        summands, parts_of = ravel_pytree((loss, weights))  # one sum: a device waits for it once
+        loss, weights = parts_of(jax.lax.psum(summands, "data"))
+        return loss, [dx, *weights]
+
+    specs = (arguments, shared)
+    shared_step = jax.shard_map(
+        on_each, mesh=mesh, in_specs=specs, out_specs=(whole, arguments), check_vma=False
+    )
+    return shared_step, jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
 
 
 class Torch:
@@ -105,17 +140,27 @@ def first_of(gradient: np.ndarray) -> float:
 
 
 def _ours(arrays: Arrays) -> Jax:
+    return _best(arrays, math.gcd(len(arrays["x"]), len(os.sched_getaffinity(0))))
+
+
+def _one_device(arrays: Arrays) -> Jax:
+    return _best(arrays, 1)
+
+
+def _best(arrays: Arrays, devices: int) -> Jax:
+    import jax
     import jax.numpy as jnp
 
     import kernels
 
+    jax.config.update("jax_num_cpu_devices", devices)  # before JAX looks for them
     lstm = kernels.best().lstm
 
     def outputs(x, w_x, w_h, b):
         zeros = jnp.zeros((x.shape[0], w_h.shape[0]))
         return lstm(x, zeros, zeros, w_x, w_h, b)[0]
 
-    return Jax(outputs, arrays)
+    return Jax(outputs, arrays, devices)
 
 
 def _flax(arrays: Arrays) -> Jax:
@@ -138,15 +183,17 @@ def _flax(arrays: Arrays) -> Jax:
 # Not here: torch.compile, whose compiler hands `nn.LSTM` back to the eager code.
 ENTRY = Entry(
     name="lstm",
-    summary="One LSTM layer forwards and backwards, 32 sequences of 128 steps, width 256, float32.",
+    summary="One LSTM layer forwards and backwards, 32 sequences of 128 steps, width 256, float32, "
+    "ours with a device a core.",
     unit="pass",
     prepare=prepare,
     flops=flops,
     competitors={
-        OURS: Competitor(build=_ours, what="kernels.best()"),
+        OURS: Competitor(build=_ours, what="kernels.best(), a device a core"),
+        "one device": Competitor(build=_one_device, what="ours, jax.jit"),
         "flax.nnx": Competitor(build=_flax, what="RNN of OptimizedLSTMCell, jax.jit"),
         TORCH: Competitor(build=Torch, requires=("torch",), what="nn.LSTM, eager"),
-        products.ALONE: products.competitor(lambda arrays: _ours(arrays).traced.jaxpr),
+        products.ALONE: products.competitor(lambda arrays: _one_device(arrays).traced.jaxpr),
     },
     timed_per_turn=3,
     promises=(
