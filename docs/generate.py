@@ -100,7 +100,7 @@ TESTED_BY = {
     ),
     "seq2seq": ("seq2seq", "recurrent", "attention", "beam_search", "dropout"),
     "transformer": ("transformer", "attention", "pointer", "beam_search", "norm", "dropout"),
-    "word2vec": ("word2vec", "embed"),
+    "word2vec": ("word2vec", "word_vectors", "embed"),
     "gan": (
         "gan",
         "adversarial",

@@ -4,12 +4,21 @@ import json
 import math
 import shutil
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax import nnx
 
+import zoo
+from tests.close import assert_close
 from tests.train import tiny
 from train.cli import main
+from train.step import Program
+from train.tasks import make_task
+from train.tasks.language_model import LanguageModelConfig
 
-RECIPES = ("bible-gpt", "bible-lstm-lm")
+RECIPES = ("bible-gpt", "bible-llama", "bible-lstm-lm")
 
 
 @pytest.fixture(scope="module", params=RECIPES)
@@ -93,4 +102,52 @@ def test_a_window_beyond_the_context(capsys, tmp_path):
 def test_the_report_draws_attention_and_a_text(folder):
     report = (folder / "report.html").read_text()
     assert "A text that it wrote" in report
-    assert ("Attention in layer 2" in report) == (folder.name == "bible-gpt")
+    assert ("Attention in layer 2" in report) == (folder.name != "bible-lstm-lm")
+
+
+# --- Experts --------------------------------------------------------------------------------------
+
+
+def experts(weight: float):
+    """The task of a mixture of four experts, its objects and a batch."""
+    words = "--model.num-experts 4 --model.experts-per-token 1"
+    task = make_task(
+        tiny.recipe("bible-llama", words, f"--task.balance-weight {weight}"), zoo.Ops()
+    )
+    return task, task.build(nnx.Rngs(0)), task.data.train.gather(np.arange(8))
+
+
+def test_a_mixture_of_experts_adds_its_imbalance_to_the_loss():
+    key = jax.random.key(0)
+    for weight in (0.0, 0.01, 3.0):
+        task, objects, batch = experts(weight)
+        batch = jax.tree.map(jnp.asarray, batch)
+        losses, imbalance = objects["model"].losses_and_imbalance(batch["inputs"], batch["targets"])
+        loss, metrics = task.loss(objects["model"], batch, key)
+        assert imbalance > 1  # what it would be if all were used alike
+        assert_close(loss, losses.mean() + weight * imbalance)
+        assert_close(metrics["train/imbalance"], imbalance)
+        assert_close(metrics["train/perplexity"], jnp.exp(losses.mean()))
+
+
+def test_the_weight_makes_the_use_of_experts_even():
+    def after_forty_steps(weight: float) -> float:
+        task, objects, batch = experts(weight)
+        # All tokens prefer one expert at first.
+        for block in objects["model"].blocks.blocks:
+            router = block.mlp.router.kernel
+            router[...] = router[...].at[:, 0].add(jnp.sign(router[:, 0]))
+        program = Program(objects)
+        program.compile_train(task.train_step, batch)
+        for _ in range(40):
+            metrics = program.train(batch)
+        return float(metrics["train/imbalance"])
+
+    even, uneven = after_forty_steps(1.0), after_forty_steps(0.0)
+    assert even < 1.2 < uneven
+
+
+@pytest.mark.parametrize("weight", [-0.1, math.inf])
+def test_a_wrong_weight_of_the_balance(weight):
+    with pytest.raises(ValueError, match=r"balance_weight=.* must be 0 or more, and finite"):
+        LanguageModelConfig(balance_weight=weight)

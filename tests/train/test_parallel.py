@@ -58,6 +58,11 @@ def test_accumulated_gradients_and_averaged_weights_too():
     assert_on_eight_devices("equal", "digits-resnet", *pieces.split())
 
 
+def test_the_balance_of_experts_is_that_of_the_whole_batch():
+    fields = "--model.num-experts 4 --model.num-kv-heads 2 --task.balance-weight 1"
+    assert_on_eight_devices("equal", "bible-llama", *SIXTEEN.split(), *fields.split())
+
+
 def test_a_run_goes_on_under_any_mode_on_any_number_of_devices(tmp_path):
     """8, 4, 1, 8 and 4 devices; batch statistics and averaged weights are among what is saved."""
     assert_on_eight_devices("moved", str(tmp_path / "c"), "digits-resnet", *SIXTEEN.split())

@@ -61,6 +61,10 @@ _FIELDS = {
         "--data.vocab-size 400"
     ),
     "bible-gpt": f"{_VERSES} --model.num-layers 2 --model.num-heads 2 --model.dim 16",
+    "bible-llama": (
+        f"{_VERSES} --model.num-layers 2 --model.num-heads 2 --model.num-kv-heads 1 "
+        "--model.dim 16 --model.hidden-dim 24"
+    ),
     "bible-lstm-lm": f"{_VERSES} --model.dim 16",
     "word2vec": (
         f"{_SHORT} --batch-size 8 --eval-batch-size 200 --model.dim 8 --task.passes 1 "

@@ -253,6 +253,17 @@ RECIPES: dict[str, Row] = {
         threshold=1.67,
         seconds=160,
     ),
+    "bible-llama": Row(
+        about="A small Llama that writes English, character by character",
+        module="train.recipes.bible_llama",
+        model="llama-nano",
+        task="language-model",
+        dataset="bible",
+        metric="nats_per_char",
+        direction="min",
+        threshold=1.67,
+        seconds=160,
+    ),
     "bible-lstm-lm": Row(
         about="Two LSTMs that write English, character by character",
         module="train.recipes.bible_lstm_lm",

@@ -34,10 +34,13 @@ class LanguageModelConfig:
 
     window: int = 64  # tokens that it learns from at a time, at most the model's context
     baseline: Literal["none", "4-gram"] = "4-gram"  # what it must beat
+    balance_weight: float = 0.01  # α, of the experts' imbalance in the loss of a mixture of them
 
     def __post_init__(self):
         if self.window < 2:
             raise ValueError(f"window={self.window} must be at least 2 tokens")
+        if not 0 <= self.balance_weight < math.inf:
+            raise ValueError(f"balance_weight={self.balance_weight} must be 0 or more, and finite")
 
 
 def check_window(recipe: Recipe) -> None:
@@ -51,7 +54,11 @@ def check_window(recipe: Recipe) -> None:
 
 
 class LanguageModel(TextTask):
-    """Minimises ``-1/T Σ_t log p(x_t | x_<t)`` (Bengio et al. 2003, section 2), in nats a token."""
+    """Minimises ``-1/T Σ_t log p(x_t | x_<t)`` (Bengio et al. 2003, section 2), in nats a token.
+
+    A mixture of experts adds ``α E Σ_i f_i P_i`` (Fedus et al. 2022, equation 4), the mean over its
+    layers, which is least where all experts are used alike.
+    """
 
     summary_metric = "train/perplexity"
     data: RunningText
@@ -72,8 +79,17 @@ class LanguageModel(TextTask):
         self, model: Any, batch: Batch, key: jax.Array, sync: Sync = Sync()
     ) -> tuple[jax.Array, Metrics]:
         rngs = nnx.Rngs(dropout=sync.own(key))
-        loss = model.losses(batch["inputs"], batch["targets"], rngs=rngs).mean()
-        return loss, {"train/perplexity": jnp.exp(sync(loss))}
+        if not getattr(self.recipe.model, "num_experts", 0):
+            loss = model.losses(batch["inputs"], batch["targets"], rngs=rngs).mean()
+            return loss, {"train/perplexity": jnp.exp(sync(loss))}
+        losses, imbalance = model.losses_and_imbalance(
+            batch["inputs"], batch["targets"], rngs=rngs
+        )
+        loss, extra = losses.mean(), self.config.balance_weight * imbalance
+        return loss + extra, {
+            "train/perplexity": jnp.exp(sync(loss)),
+            "train/imbalance": imbalance,
+        }
 
     def eval_step(self, objects: Objects, batch: Batch) -> dict[str, jax.Array]:
         losses = self.trained(objects).losses(batch["inputs"], batch["targets"])

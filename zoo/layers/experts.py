@@ -1,15 +1,19 @@
 """A mixture of experts: many feed-forward networks, of which each token passes through few."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from zoo.functional.activation import silu, softmax
 from zoo.functional.init import Initializer, glorot_uniform
 from zoo.functional.ops import Ops
 from zoo.layers.linear import Linear
+from zoo.layers.norm import unsynced
 
 
 class Experts(nnx.Module):
@@ -22,6 +26,9 @@ class Experts(nnx.Module):
     The tokens are sorted by expert, and each expert takes its own in one grouped product: no token
     is dropped, and no expert computes one that did not choose it. Differs from Shazeer et al.: no
     noise on the router, and Switch's simpler loss for balance.
+
+    A view with `sync=f` passes the pair that `imbalance` takes through `f`, so that the balance can
+    be that of a batch across all devices, as with `BatchNorm`.
     """
 
     def __init__(
@@ -52,6 +59,7 @@ class Experts(nnx.Module):
         self.hidden_dim = hidden_dim
         self.num_experts = num_experts
         self.experts_per_token = experts_per_token
+        self.sync = unsynced
 
     def __call__(self, x: Float[Array, "B T D"]) -> tuple[Float[Array, "B T D"], Float[Array, ""]]:
         """What the chosen experts make of each token, and `imbalance` of these choices."""
@@ -69,15 +77,20 @@ class Experts(nnx.Module):
         down = lax.ragged_dot(hidden, self.down.astype(x.dtype), counts)
         weighted = down * gates.reshape(-1)[order][:, None].astype(x.dtype)
         y = jnp.zeros_like(tokens).at[rows].add(weighted)
-        return y.reshape(x.shape), imbalance(probabilities, counts)
+        shares, means = self.sync((counts / len(tokens), jnp.mean(probabilities, 0)))
+        return y.reshape(x.shape), imbalance(shares, means)
+
+    def set_view(self, sync: Callable[[Any], Any] | None = None):
+        """For `nnx.view`: average across devices what the balance is measured by."""
+        if sync is not None:
+            self.sync = sync
 
 
-def imbalance(probabilities: Float[Array, "M E"], counts: Int[Array, " E"]) -> Float[Array, ""]:
+def imbalance(shares: Float[Array, " E"], means: Float[Array, " E"]) -> Float[Array, ""]:
     """`E Σ_i f_i P_i` (Fedus et al. 2022, "Switch Transformers", eq. 4 to 6, without its α).
 
-    f_i is the share of the M tokens that chose expert i, and P_i the expert's mean probability: k
-    where k experts a token are chosen evenly, and more where some are preferred. Only P has a
-    gradient.
+    f_i is the share of the tokens that chose expert i, and P_i its mean probability over all of
+    them: k where k experts a token are chosen evenly, and more where some are preferred. Only P has
+    a gradient.
     """
-    num_tokens, num_experts = probabilities.shape
-    return num_experts * jnp.dot(counts / num_tokens, jnp.mean(probabilities, 0))
+    return len(shares) * jnp.dot(shares, means)

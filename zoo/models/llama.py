@@ -199,8 +199,7 @@ class Llama(nnx.Module):
     ) -> tuple[Float[Array, "B T V"], Float[Array, ""]]:
         """Logits, and the mean over layers of how unevenly experts were chosen (0 without them).
 
-        Training adds about 0.01 of the latter to its loss, so that all experts are used. It is
-        `experts_per_token` where they are used evenly.
+        The latter is `experts_per_token` where they are used evenly.
         """
         x, loss = self._read(tokens, rngs)
         return self._logits(x), loss
@@ -213,8 +212,22 @@ class Llama(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "B T"]:
         """Cross-entropy of each target, in nats, without the logits of all in memory."""
-        x = self.norm(self._read(tokens, rngs)[0])
-        return self.linear_cross_entropy(x, self._output_kernel(x), targets)
+        return self.losses_and_imbalance(tokens, targets, rngs=rngs)[0]
+
+    def losses_and_imbalance(
+        self,
+        tokens: Num[Array, "..."],
+        targets: Int[Array, "B T"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> tuple[Float[Array, "B T"], Float[Array, ""]]:
+        """The same, and the imbalance of `with_auxiliary`.
+
+        Training adds a little of the latter, so that all experts are used.
+        """
+        x, imbalance = self._read(tokens, rngs)
+        x = self.norm(x)
+        return self.linear_cross_entropy(x, self._output_kernel(x), targets), imbalance
 
     def step(self, tokens: Int[Array, "B T"], caches) -> tuple[Float[Array, "B T V"], object]:
         """The same for the next tokens after those in the caches, without dropout."""

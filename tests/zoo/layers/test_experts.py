@@ -62,10 +62,23 @@ def test_an_expert_that_nobody_chooses_has_no_gradient():
 
 
 def test_imbalance_is_least_where_all_are_used_alike():
-    even = imbalance(jnp.full((8, 4), 0.25), jnp.full(4, 4))
+    even = imbalance(jnp.full(4, 0.5), jnp.full(4, 0.25))
     assert_close(even, jnp.full((), 2.0))  # k, of 2 experts a token
-    one = imbalance(jnp.eye(4)[jnp.zeros(8, int)], jnp.array([8, 0, 0, 0]))
+    one = imbalance(jnp.array([1.0, 0, 0, 0]), jnp.array([1.0, 0, 0, 0]))
     assert_close(one, jnp.full((), 4.0))
+
+
+def test_the_balance_of_a_batch_is_measured_by_the_means_of_its_parts():
+    """What goes through `sync`; `tests/train/test_parallel.py` has the gradients of eight parts."""
+    layer, x = build(), random(8, 5, 6)
+    seen, whole = [], run(layer, x)[1]
+    for half in (x[:4], x[4:]):
+        view = nnx.view(layer, sync=lambda pair: seen.append(pair) or pair)
+        assert not np.allclose(view(half)[1], whole)
+    means = jax.tree.map(lambda *parts: sum(parts) / len(parts), *seen)
+    assert_close(imbalance(*means), whole)
+    mean_of_both = nnx.view(layer, sync=lambda pair: means)
+    assert_close(mean_of_both(x[:4])[1], whole)
 
 
 def test_bfloat16_keeps_its_dtype():
