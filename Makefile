@@ -28,7 +28,7 @@ test-newest: ## Run it again on Python 3.13 or 3.12 with the newest JAX, where t
 	else echo 'No Python 3.13 or 3.12 was found: the suite did not run with the newest JAX.'; fi
 
 test-aot: ## Compile kernels and recipes for GPUs and TPUs, which need not be here
-	@$(MAKE) --no-print-directory test VENV=.venv-aot EXTRAS=test,tpu-aot,gpu-aot \
+	@REQUIRE_COMPILERS=1 $(MAKE) --no-print-directory test VENV=.venv-aot EXTRAS=test,tpu-aot,gpu-aot \
 		TESTS="--dist loadgroup -m aot tests/aot $(TESTS)"
 
 lint: $(VENV)/.test $(VENV)/.docs ## Check style (ruff) and types (pyright)

@@ -36,15 +36,17 @@ from train.errors import UserError
 from train.options import nearest
 from train.recipes import RECIPES
 from train.result import write_json
-from train.targets import Target, measured, target
+from train.targets import H100_CONFIG, Target, measured, target
 
 TARGETS = ("h100", "v5e")
 PACKAGES = (
     "jax",
+    "jaxlib",
     "flax",
     "optax",
     "libtpu",
     "jax-cuda12-plugin",
+    "jax-cuda12-pjrt",
     "nvidia-cuda-nvcc-cu12",
     "nvidia-cudnn-cu12",
 )
@@ -136,7 +138,7 @@ def compile_step(name: str, chosen: Target, only_changed: bool) -> Found:
     start = time.perf_counter()
     lowered, batch = lower_step(name, chosen)
     options = kernels.compiler_options(chosen.platform)
-    decides = [lowered.as_text(), versions(), options, os.environ.get("XLA_FLAGS")]
+    decides = [lowered.as_text(), versions(), options, os.environ.get("XLA_FLAGS"), H100_CONFIG]
     program = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
     recorded = read().get(name, {}) if only_changed else {}
     if recorded.get(chosen.chip, {}).get("program") == program:

@@ -38,12 +38,13 @@ class Competitor:
 
 @dataclass(frozen=True, kw_only=True)
 class Promise:
-    """Something that the figures must show: `ours` against another competitor."""
+    """Something that the figures must show: one competitor against another."""
 
     text: str
     against: str
-    at_least_ratio: float | None = None  # the other's time over ours
-    at_most_ms_above: float | None = None  # ours minus the other's time
+    of: str = OURS  # who keeps it
+    at_least_ratio: float | None = None  # the other's time over that of `of`
+    at_most_ms_above: float | None = None  # the time of `of` minus the other's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +65,9 @@ class Entry:
         if OURS not in self.competitors or len(self.competitors) < 2:
             raise ValueError(f"entry {self.name!r} needs a competitor {OURS!r} and another")
         for promise in self.promises:
-            if promise.against not in self.competitors or self.competitors[promise.against].part:
-                raise ValueError(f"entry {self.name!r} promises against {promise.against!r}")
+            for name in (promise.of, promise.against):
+                if name not in self.competitors or self.competitors[name].part:
+                    raise ValueError(f"entry {self.name!r} promises what {name!r} cannot show")
 
 
 def load(module: str) -> Entry:

@@ -96,9 +96,13 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """The commit, with "-changed" where tracked files differ from it; "unknown" outside git."""
+    """The commit, with "-changed" where tracked files differ from it; "unknown" outside git.
+
+    Results that were written a moment ago are no change of what is measured.
+    """
+    changed = ["git", "status", "--porcelain", "-uno", "--", ".", ":(exclude)benchmarks/results"]
     try:
-        run = [["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "-uno"]]
+        run = [["git", "rev-parse", "HEAD"], changed]
         commit, changes = (
             subprocess.run(r, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
             for r in run

@@ -164,14 +164,14 @@ def _sum_up(
 
 
 def _judge(entry: Entry, competitors: dict[str, Any]) -> list[dict[str, Any]]:
-    """What became of each promise whose competitor took part."""
+    """What became of each promise whose competitors took part."""
     judged = []
     for promise in entry.promises:
-        if promise.against not in competitors:
+        if not {promise.of, promise.against} <= competitors.keys():
             continue
-        other = competitors[promise.against]
-        above = competitors[OURS]["ms"]["median"] - other["ms"]["median"]
-        ratio = other["ratio"]["median"]
+        own, other = competitors[promise.of], competitors[promise.against]
+        above = own["ms"]["median"] - other["ms"]["median"]
+        ratio = other["ratio"]["median"] / own["ratio"]["median"]  # both are over ours
         kept, figures = True, []
         if promise.at_least_ratio is not None:
             kept &= ratio >= promise.at_least_ratio

@@ -99,17 +99,26 @@ class RunFolder:
                 f"--workdir {self.path} is not empty and holds no run; name another folder"
             )
 
-    def check_files(self) -> None:
+    def check_files(self, made: dict[str, str] | None = None) -> None:
         """Refuses a run whose own files are not those that it was trained with.
 
+        Args:
+          made: what the task would write today, where it is about to; by name.
+
         Raises:
-          UserError: one is missing or was changed.
+          UserError: one is missing or was changed, or is no longer what the task makes.
         """
         if not self.checksums.is_file():
             return
         for line in self.checksums.read_text().splitlines():
             digest, name = line.split(maxsplit=1)
             path = self.path / name
+            if made is not None and _sha256(made.get(name, "").encode()) != digest:
+                raise UserError(
+                    f"{path} is not what the data give today, so the checkpoints beside it would "
+                    "be read wrongly; put data and library versions back as they were, name "
+                    "another folder, or replace that run with --resume never"
+                )
             if not path.is_file() or _sha256(path.read_bytes()) != digest:
                 raise UserError(
                     f"{path} does not fit the checkpoints: it is missing, or not the file that "
@@ -134,7 +143,7 @@ class RunFolder:
                     (self.path / name).unlink(missing_ok=True)
                 for name in RUN_FOLDERS:
                     shutil.rmtree(self.path / name, ignore_errors=True)
-            self.check_files()
+            self.check_files(files)
             write_json(self.config, to_json(recipe))
             for name, text in files.items():
                 replace_file(self.path / name, text)

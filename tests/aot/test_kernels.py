@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.aot.cases import CASES, Case
+from tests.aot.compilers import marks
 from tests.conftest import ROOT
 from train.targets import SMALLEST, target
 
@@ -44,12 +45,11 @@ def compiled(name: str) -> dict[str, dict[str, Any]]:
 def pairs():
     """Each target with each case of its platform."""
     for name in SMALLEST:
-        missing = target(name).missing()
-        marks: list[Any] = [pytest.mark.xdist_group(name)]  # one process compiles all of a target
-        marks += [pytest.mark.skip(reason=missing)] if missing else []
+        # One process compiles all of a target.
+        of_all = [pytest.mark.xdist_group(name), *marks(name)]
         for case in CASES:
             if case.platform == target(name).platform:
-                yield pytest.param(name, case, id=f"{name}-{case}", marks=marks)
+                yield pytest.param(name, case, id=f"{name}-{case}", marks=of_all)
 
 
 @pytest.mark.parametrize(("name", "case"), list(pairs()))

@@ -9,8 +9,8 @@ import json
 import pytest
 
 from benchmarks import plan
+from tests.aot.compilers import marks
 from train.cli import main
-from train.targets import target
 from zoo.registry import config
 
 pytestmark = [pytest.mark.aot, pytest.mark.timeout(1200)]
@@ -18,8 +18,7 @@ pytestmark = [pytest.mark.aot, pytest.mark.timeout(1200)]
 
 def needs(name: str):
     """A target, skipped where its compiler is not installed."""
-    reason = target(name).missing()
-    return pytest.param(name, marks=pytest.mark.skip(reason=reason) if reason else ())
+    return pytest.param(name, marks=marks(name))
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from benchmarks.aot import TARGETS, Found, compiled, read
+from tests.aot.compilers import marks
 from train.recipes import RECIPES
-from train.targets import target
 
 pytestmark = [pytest.mark.aot, pytest.mark.timeout(1800), pytest.mark.xdist_group("recipes")]
 
@@ -24,17 +24,8 @@ def steps() -> dict[str, dict[str, Found]]:
         return dict(zip(TARGETS, found, strict=True))
 
 
-def chips():
-    """Each target, skipped where its compiler is not installed."""
-    missing = {chip: target(chip).missing() for chip in TARGETS}
-    return [
-        pytest.param(chip, marks=pytest.mark.skip(reason=reason) if reason else ())
-        for chip, reason in missing.items()
-    ]
-
-
 @pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize("chip", chips())
+@pytest.mark.parametrize("chip", [pytest.param(chip, marks=marks(chip)) for chip in TARGETS])
 def test_takes_the_recorded_bytes(chip, name):
     found, recorded = steps()[chip][name], read()[name]
     assert "error" not in found, found["error"]

@@ -9,6 +9,7 @@ import pytest
 from benchmarks import aot
 from benchmarks.__main__ import main
 from benchmarks.process import WorkerError
+from tests.aot.compilers import REQUIRED, marks
 from train.targets import Target, target
 
 
@@ -96,3 +97,15 @@ def test_only_what_has_changed_is_compiled(monkeypatch):
     )
     assert step(2)["bytes"] == 7
     assert step(3)["bytes"] == 32
+
+
+def test_a_compiler_that_must_be_here(monkeypatch):
+    """`make test-aot` has installed it: to skip would be to pass without having looked."""
+    monkeypatch.setattr(Target, "missing", lambda self: "v5e needs libtpu")
+    monkeypatch.delenv(REQUIRED, raising=False)
+    assert [mark.name for mark in marks("v5e")] == ["skip"]
+    monkeypatch.setenv(REQUIRED, "1")
+    with pytest.raises(RuntimeError, match="v5e needs libtpu"):
+        marks("v5e")
+    monkeypatch.setattr(Target, "missing", lambda self: None)
+    assert marks("v5e") == []

@@ -71,6 +71,15 @@ def test_digits_gan_is_held_against_its_pytorch_twin():
     assert RECIPES["digits-gan"].threshold == round(1.1 * twin["mean"], 1)
 
 
+def test_bible_gpt_keeps_its_promises():
+    """The mean of three seeds, and training in at most 90 seconds on two cores."""
+    ours = json.loads((RESULTS / "bible-gpt.json").read_text())
+    assert set(ours["seeds"]) == {"1", "2", "3"}
+    assert ours["mean"] == pytest.approx(sum(ours["seeds"].values()) / 3)
+    assert ours["mean"] <= RECIPES["bible-gpt"].threshold == 1.67
+    assert ours["steps"] == 2000 and ours["seconds"]["train"] <= 90
+
+
 def test_written_and_read(tmp_path):
     path = tmp_path / "new" / "bench.json"
     results.update(path, {"b": ENTRY})

@@ -47,5 +47,6 @@ ENTRY = Entry(
     promises=(
         Promise(text="a sum is quick", against="pairs", at_most_ms_above=1e6),
         Promise(text="a sum is a million times as quick", against="pairs", at_least_ratio=1e6),
+        Promise(text="so are pairs", of="pairs", against="ours", at_least_ratio=1e6),
     ),
 )

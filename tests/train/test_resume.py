@@ -19,6 +19,8 @@ from rich.console import Console
 
 from tests.train import tiny
 from train import loop, metric_log
+from train.errors import UserError
+from train.runfolder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 240
@@ -294,3 +296,17 @@ def test_the_seed_decides(tmp_path):
     assert hash_of("c", "--seed 1") != first
     # How often a run is saved, logged or evaluated does not change what it learns.
     assert hash_of("d", "--checkpoint.every 5 --log-every 3 --eval-every 8") == first
+
+
+def test_a_run_does_not_go_on_with_another_tokenizer(tmp_path):
+    """As after an update of a library, which may number the same words otherwise."""
+    recipe, folder = tiny.recipe("bible-gpt"), RunFolder(tmp_path / "run")
+    for _ in range(2):
+        folder.open(recipe, "auto", {"tokenizer.json": "old"})
+    for files in ({"tokenizer.json": "new"}, {}):
+        with pytest.raises(UserError, match=r"tokenizer.json is not what the data give today"):
+            folder.open(recipe, "auto", files)
+    assert (folder.path / "tokenizer.json").read_text() == "old"
+    folder.check_files()
+    folder.open(recipe, "never", {"tokenizer.json": "new"})
+    assert (folder.path / "tokenizer.json").read_text() == "new"

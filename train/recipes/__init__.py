@@ -251,7 +251,7 @@ RECIPES: dict[str, Row] = {
         metric="nats_per_char",
         direction="min",
         threshold=1.67,
-        seconds=160,
+        seconds=90,
     ),
     "bible-llama": Row(
         about="A small Llama that writes English, character by character",
@@ -262,7 +262,7 @@ RECIPES: dict[str, Row] = {
         metric="nats_per_char",
         direction="min",
         threshold=1.67,
-        seconds=160,
+        seconds=90,
     ),
     "bible-lstm-lm": Row(
         about="Two LSTMs that write English, character by character",

@@ -1,4 +1,4 @@
-"""A character GPT on the English Bible, in about two minutes on two cores.
+"""A character GPT on the English Bible, in a minute or two on two cores.
 
     python -m train run bible-gpt
     python -m train sample runs/bible-gpt --prompt "In the beginning"

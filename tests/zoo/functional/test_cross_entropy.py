@@ -7,7 +7,11 @@ import pytest
 
 from tests.close import assert_close
 from tests.zoo.compare import random
-from zoo.functional.cross_entropy import sigmoid_cross_entropy, softmax_cross_entropy
+from zoo.functional.cross_entropy import (
+    linear_cross_entropy,
+    sigmoid_cross_entropy,
+    softmax_cross_entropy,
+)
 
 LABELS = jnp.array([[0, 3, 6], [2, 2, 5]])
 ONEHOT = jax.nn.one_hot(LABELS, 7)
@@ -67,3 +71,18 @@ def test_sigmoid_cross_entropy_against_optax(scale):
     assert_close(sigmoid_cross_entropy(logits, targets), oracle(logits, targets))
     expected = gradient(oracle, logits, targets)
     assert_close(gradient(sigmoid_cross_entropy, logits, targets), expected)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_logits_are_held_once_and_so_is_their_gradient(dtype):
+    """In float32: no log-probabilities, nor a copy of what is float32 already, beside them."""
+    x, kernel = jax.ShapeDtypeStruct((512, 64), dtype), jax.ShapeDtypeStruct((64, 4096), dtype)
+    targets = jax.ShapeDtypeStruct((512,), jnp.int32)
+
+    def loss(x, kernel, targets):
+        return linear_cross_entropy(x, kernel, targets, label_smoothing=0.1).mean()
+
+    for function, copies in ((loss, 1), (jax.grad(loss, (0, 1)), 2)):
+        compiled = jax.jit(function).lower(x, kernel, targets).compile()
+        held = compiled.memory_analysis().temp_size_in_bytes / (4 * 512 * 4096)
+        assert copies <= held < copies + 0.2
