@@ -21,10 +21,10 @@ demo: $(VENV)/.core ## Train a ConvNet on real handwritten digits, from nothing 
 test: $(VENV)/.test ## Run the whole test suite; a part of it: make test TESTS="-k conv"
 	$(PY) -m pytest -n auto --dist worksteal $(TESTS)
 
-test-newest: ## Run it again on Python 3.13 or 3.12 with the newest JAX, where there is one
+test-newest: ## Run it again, but for the documentation, on Python 3.13 or 3.12 with the newest JAX
 	@newest='$(NEWEST)'; if [ -n "$$newest" ]; \
 	then $(MAKE) --no-print-directory test VENV=.venv-newest EXTRAS=test PYTHON="$$newest" \
-		TESTS='-m "not aot and not matrix" $(TESTS)'; \
+		TESTS='-m "not aot and not matrix" --ignore tests/docs $(TESTS)'; \
 	else echo 'No Python 3.13 or 3.12 was found: the suite did not run with the newest JAX.'; fi
 
 test-aot: ## Compile kernels and recipes for GPUs and TPUs, which need not be here

@@ -58,6 +58,7 @@ def test_accumulated_gradients_and_averaged_weights_too():
     assert_on_eight_devices("equal", "digits-resnet", *pieces.split())
 
 
+@pytest.mark.matrix
 def test_the_balance_of_experts_is_that_of_the_whole_batch():
     fields = "--model.num-experts 4 --model.num-kv-heads 2 --task.balance-weight 1"
     assert_on_eight_devices("equal", "bible-llama", *SIXTEEN.split(), *fields.split())
