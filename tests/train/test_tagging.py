@@ -1,5 +1,6 @@
 """Tagging as a task: its data, its loss, its spans, and its baseline."""
 
+import dataclasses
 import json
 from itertools import pairwise
 
@@ -63,6 +64,40 @@ def test_words_keep_their_tags(tmp_path):
     assert batch["targets_lengths"].tolist() == batch["words_lengths"].tolist() == [3]
 
 
+@pytest.mark.parametrize("nothing", ["\u200b", "\u00ad", "\ufe0f", "", " "])
+def test_a_word_that_leaves_no_token_keeps_its_tag(tmp_path, nothing):
+    sentences = [[nothing], ["b"], [], ["the", nothing, "salt", "sea"], [nothing, nothing], ["a"]]
+    tags = [[0], [3], [], [3, 1, 2, 2], [0, 3], [0]]
+    folder = tagged(tmp_path, sentences, tags)
+    data = load_tagged_text(TaggedTextConfig(name="tfds:tiny", data_dir=folder, tokenizer="word"))
+    batch = data.train.gather(np.arange(2))
+    tokens = [[data.tokenizer.id_to_token(int(token)) for token in row] for row in batch["inputs"]]
+    assert tokens == [["the", "[UNK]", "salt", "sea"], ["[UNK]", "[UNK]", "[PAD]", "[PAD]"]]
+    assert batch["words"].tolist() == [[0, 1, 2, 3], [0, 1, 0, 0]]
+    assert batch["targets"].tolist() == [[3, 1, 2, 2], [0, 3, 0, 0]]
+    assert batch["words_lengths"].tolist() == [len(words) for words in data.train_words[:2]]
+    held_out = data.eval.gather(np.array([0]))
+    assert held_out["words"].tolist() == [[0]] and held_out["targets"].tolist() == [[0]]
+
+
+def test_a_word_that_nothing_can_stand_for_is_named(tmp_path):
+    sentences = [["a"], ["b"], [], ["the", "sea"], ["the", "", "sea"]]
+    folder = tagged(tmp_path, sentences, [[3], [3], [], [3, 3], [3, 3, 1]])
+    config = TaggedTextConfig(name="tfds:tiny", data_dir=folder, tokenizer="bpe")
+    with pytest.raises(UserError, match=r"split 'train' .* row 2 has word '', .* has no \[UNK\]"):
+        load_tagged_text(config)
+
+
+def test_a_tokenizer_without_the_frames_is_refused(tmp_path):
+    folder = tagged(tmp_path, [["a"], ["b"], ["c"]], [[3]] * 3)
+    config = TaggedTextConfig(name="tfds:tiny", data_dir=folder, tokenizer="word")
+    plain = load_tagged_text(config).tokenizer
+    with pytest.raises(UserError, match=r"has no \[eat\] mark"):
+        load_tagged_text(dataclasses.replace(config, frame="about"), plain)
+    with pytest.raises(ValueError, match="max_tokens=1 must be at least 2: one is the frame's"):
+        TaggedTextConfig(frame="about", max_tokens=1)
+
+
 def test_the_loss_is_the_mean_over_words(built):
     torch = pytest.importorskip("torch")
     task, objects = built
@@ -118,6 +153,13 @@ def test_the_baseline_knows_words_only(tmp_path):
     [
         ([["a"], ["b"], ["c", "d"]], [[3], [3], [3]], "row 0 has 2 words and 1 tags"),
         ([["a"], ["b"], []], [[3], [3], []], "has no sentence left to use"),
+        (
+            [["a"], ["b"], [], ["the", "sea"]],
+            [[3], [3], [], [3, 2]],
+            r"row 1 starts a span with tag 'I-place' at word 1 \('sea'\); .* must have B-place",
+        ),
+        ([["a"], ["b"], ["sea"]], [[3], [3], [2]], "row 0 .* 'I-place' at word 0"),
+        ([["a"], ["b"], ["salt", "sea"]], [[3], [3], [0, 2]], "row 0 .* 'I-place' at word 1"),
     ],
 )
 def test_faulty_sentences_are_refused(tmp_path, sentences, tags, says):
@@ -126,10 +168,33 @@ def test_faulty_sentences_are_refused(tmp_path, sentences, tags, says):
         load_tagged_text(TaggedTextConfig(name="tfds:tiny", data_dir=folder, tokenizer="word"))
 
 
+def test_other_tags_than_spans_are_refused_before_anything_is_written(tmp_path, capsys):
+    def run(folder, workdir):
+        words = tiny.fields("intents-srl", "--data.name tfds:tiny --data.frame about")
+        words += ["--data.target", "tags", "--data.train-split", "train", "--data.data-dir"]
+        words += [str(folder), "--data.eval-split", "test", "--workdir", str(workdir)]
+        return main(["run", "intents-srl", *words]), capsys.readouterr().err
+
+    begun = tagged(tmp_path, [["a"], ["sea"], ["c"]], [[3], [2], [3]])  # IOB1
+    code, said = run(begun, tmp_path / "run")
+    assert code == 2 and "split 'test'" in said and "row 1 starts a span with tag 'I-place'" in said
+    features = {
+        "tokens": F.Sequence(F.Text()),
+        "tags": F.Sequence(F.ClassLabel(names=["noun", "verb"])),
+        "about": F.ClassLabel(names=["eat", "go"]),
+    }
+    rows = [{"tokens": ["sea"], "tags": [0], "about": 0}]
+    words = write_set(tmp_path / "words", features, {"train": rows, "test": rows}, keys=None)
+    code, said = run(words, tmp_path / "run")
+    assert code == 2 and "feature 'tags' of" in said and "tag 'noun' is none of O, B-x" in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_finds_spans(tmp_path, capsys):
     folder = str(tmp_path / "run")
     words = tiny.fields("intents-srl")
     assert main(["run", "intents-srl", "--workdir", folder, *words]) == 0
+    assert "Attention in layer 2" in (tmp_path / "run" / "report.html").read_text()
     capsys.readouterr()
     assert main(["sample", folder, "--num", "3", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["samples"]

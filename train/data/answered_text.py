@@ -1,5 +1,6 @@
 """Passages with questions that spans of them answer, as SQuAD has them: read, cut into tokens."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,6 +80,8 @@ def load_answered_text(
         records.Wanted("words", f"{config.target}/text", "target"),
         records.Wanted("places", f"{config.target}/answer_start", "target"),
     )
+    if not config.eval_split:
+        config = dataclasses.replace(config, eval_split=_held_out(prepared))
 
     def check(raw: Batch, where: str, count: Counts) -> Batch:
         columns = {"passages": raw[passage], "questions": raw[question]}
@@ -113,6 +116,18 @@ def load_answered_text(
         tokenizer=tokenizer,
         unanswerable=any(not len(texts) for texts in answers),
         cleaning=Cleaning(**count),
+    )
+
+
+def _held_out(prepared: records.Prepared) -> str:
+    """The split to measure on: SQuAD's own test split is not public, only its validation split."""
+    splits = prepared.info.splits
+    for name in ("test", "validation"):
+        if name in splits:
+            return name
+    raise UserError(
+        f"{prepared.folder} has no split test or validation to measure on; it has "
+        f"{', '.join(sorted(splits))}: choose with --data.train-split and --data.eval-split"
     )
 
 

@@ -46,6 +46,7 @@ def treat_faults(
     policy: Policy,
     where: str,
     rows: np.ndarray | None = None,
+    fix: str | None = None,
 ) -> tuple[Batch, int, int]:
     """Refuses or drops faulty rows; ``repair`` keeps those whose inputs can be filled in later.
 
@@ -55,6 +56,7 @@ def treat_faults(
         policy: what to do with a faulty row.
         where: how the message names the rows.
         rows: their numbers [R] in a split that is too large to be cleaned, for the message.
+        fix: what the message advises beside mending the set, where there is no choice of policies.
 
     Returns:
         columns: the rows that stay.
@@ -68,9 +70,9 @@ def treat_faults(
     if policy == "error" and (missing.any() or malformed.any()):
         first = int(np.argmax(missing | malformed))
         number = first if rows is None else int(rows[first])
-        fault, fix = _fault(columns, first, missing, malformed, num_classes)
-        mend = "mend the set" if rows is not None else f"mend the set, or use --data.missing {fix}"
-        raise UserError(f"{where}: row {number} {fault}: {mend}")
+        fault, policies = _fault(columns, first, missing, malformed, num_classes)
+        advice = ", or " + (fix or f"use --data.missing {policies}") if rows is None else ""
+        raise UserError(f"{where}: row {number} {fault}: mend the set{advice}")
     targets = columns["targets"]
     if policy == "repair":  # a target is never invented
         missing &= np.isnan(targets) if targets.dtype.kind == "f" else False

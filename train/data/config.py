@@ -115,6 +115,11 @@ class TaggedTextConfig(LabelledTextConfig):
     frame: str = ""
     """The feature that says what a sentence is about, a class; empty: the network is not told."""
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.frame and self.max_tokens < 2:
+            raise ValueError(f"{self.max_tokens=} must be at least 2: one is the frame's")
+
 
 @dataclass(frozen=True, kw_only=True)
 class WordsConfig:
@@ -189,6 +194,8 @@ class AnsweredTextConfig(TextConfig):
 
     column: str = "context"
     """The feature that holds the passage."""
+    eval_split: str = ""
+    """Split to measure on; empty: `test`, or `validation` of a set that has no `test`, as SQuAD."""
     question: str = "question"
     """The feature that holds the question."""
     target: str = "answers"

@@ -13,6 +13,8 @@ from train.data.sequences import Ragged, SequenceSource
 from train.data.splits import Counts, as_bytes, drop_empty, read_splits
 from train.data.tokenizer import encode, train_tokenizer, truncated
 
+OTHER_SPLIT = "choose another split with --data.train-split or --data.eval-split"
+
 
 @dataclass(frozen=True)
 class LabelledText:
@@ -57,7 +59,7 @@ def load_labelled_text(
         some = [bool(text.strip()) for text in columns["texts"]]
         columns = drop_empty(columns, some, count)
         compared = {"inputs": as_bytes(columns["texts"]), "targets": columns["targets"]}
-        clean.treat_faults(compared, len(names), "error", where)
+        clean.treat_faults(compared, len(names), "error", where, fix=OTHER_SPLIT)
         return {**columns, **compared}
 
     train, held_out, count = read_splits(prepared, config, check, "text")

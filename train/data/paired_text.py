@@ -1,7 +1,9 @@
 """Pairs of texts, the second written from the first: read, cleaned, cut into tokens."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -48,11 +50,11 @@ def load_pairs(config: PairedTextConfig, tokenizer: Tokenizer | None = None) -> 
     Raises:
         UserError: one line that says what is wrong with the configuration or the data.
     """
-    prepared, (source, target) = records.open_columns(
-        folder_of(config.name, config.data_dir),
-        records.Wanted("text", config.column),
-        records.Wanted("text", config.target, "target", key=1),
-    )
+    folder = folder_of(config.name, config.data_dir)
+    try:
+        prepared, (source, target) = _open(folder, config.column, config.target)
+    except UserError as error:
+        raise UserError(f"{error}{_own_pair(folder)}") from error
     if source == target:
         raise UserError(
             f"source and target are both {source!r} of {prepared.folder}; name two features with "
@@ -81,6 +83,23 @@ def load_pairs(config: PairedTextConfig, tokenizer: Tokenizer | None = None) -> 
         tokenizer=tokenizer,
         cleaning=Cleaning(**count),
     )
+
+
+def _open(folder: Path, source: str = "", target: str = "") -> tuple[records.Prepared, list[str]]:
+    return records.open_columns(
+        folder,
+        records.Wanted("text", source),
+        records.Wanted("text", target, "target", key=1),
+    )
+
+
+def _own_pair(folder: Path) -> str:
+    """The end of a message about wrong names: the flags for the pair that a set itself names."""
+    with contextlib.suppress(UserError):
+        _, (source, target) = _open(folder)
+        if source != target:
+            return f"; its own pair is --data.column {source} --data.target {target}"
+    return ""
 
 
 def marked(

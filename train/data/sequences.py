@@ -6,6 +6,7 @@ made of rows of one bucket, which all have the same T, so that little is padding
 compiled for a few shapes only.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,6 +18,7 @@ from train.data.dataset import Batch
 MAX_BUCKETS = 12  # the step is compiled once for each
 NUM_BORDERS = 50  # tried for a split
 PADDING = 0.14  # the share of padding that is little enough
+MOST_PADDING = 0.15  # where more than this cannot be helped, it is told
 
 
 class Ragged:
@@ -61,7 +63,8 @@ def make_buckets(lengths: Mapping[str, np.ndarray], batch_size: int) -> list[Buc
 
     Starts with one bucket of all rows, and makes the split that saves most padding until little is
     left; none becomes smaller than a batch. Greedy, and within a percent of the best cuts that
-    dynamic programming finds along one column.
+    dynamic programming finds along one column. Padding that stays above 15 % is told on standard
+    error.
 
     Args:
         lengths: of each ragged column, [R].
@@ -72,7 +75,7 @@ def make_buckets(lengths: Mapping[str, np.ndarray], batch_size: int) -> list[Buc
     # the one that is longer for its kind.
     keys = [*lengths.values(), np.max([c / max(c.mean(), 1) for c in lengths.values()], axis=0)]
     buckets = [_bucket(lengths, np.arange(len(keys[0])))]
-    while 1 - real / sum(bucket.cells for bucket in buckets) > PADDING:
+    while (padding := _padding(real, buckets)) > PADDING:
         saved, i, halves = max(
             (_best_split(lengths, keys, buckets, i, batch_size) for i in range(len(buckets))),
             key=lambda split: split[0],
@@ -80,7 +83,20 @@ def make_buckets(lengths: Mapping[str, np.ndarray], batch_size: int) -> list[Buc
         if saved <= 0 or len(buckets) == MAX_BUCKETS:
             break
         buckets[i : i + 1] = halves
+    if padding > MOST_PADDING:
+        finer = "" if len(buckets) == MAX_BUCKETS else "; a smaller --batch-size allows finer ones"
+        print(
+            f"{padding:.0%} of the batches is padding, more than {MOST_PADDING:.0%}: the lengths "
+            f"of rows differ too much for {len(buckets)} of at most {MAX_BUCKETS} buckets, of "
+            f"{batch_size} rows or more each{finer}",
+            file=sys.stderr,
+        )
     return buckets
+
+
+def _padding(real: int, buckets: Sequence[Bucket]) -> float:
+    """The share of the buckets' cells that are not ``real`` steps."""
+    return 1 - real / sum(bucket.cells for bucket in buckets)
 
 
 def _bucket(lengths: Mapping[str, np.ndarray], rows: np.ndarray) -> Bucket:

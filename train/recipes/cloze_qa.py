@@ -4,7 +4,8 @@
     python -m train sample runs/cloze-qa --num 5
 
 22,000 questions of the English Bible in SQuAD's form, whole books held out; `--data tfds:squad`
-takes SQuAD itself. Nothing is pretrained: what a question means is learnt from these alone.
+takes SQuAD itself, and measures on its validation split. Nothing is pretrained: what a question
+means is learnt from these alone.
 """
 
 from train.config import CheckpointConfig, Recipe

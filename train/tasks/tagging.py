@@ -46,12 +46,7 @@ class Tagging(TextTask):
     @classmethod
     def load(cls, recipe: Recipe, folder: Path | None = None) -> TaggedText:
         check_context(recipe)
-        data = load_tagged_text(recipe.data, tokenizer.of_run(folder))
-        try:
-            bio_rules(data.tags)
-        except ValueError as error:
-            raise UserError(f"data {data.name!r}: {error}") from error
-        return data
+        return load_tagged_text(recipe.data, tokenizer.of_run(folder))
 
     def build(self, rngs: nnx.Rngs) -> Objects:
         config = self.model_config

@@ -48,15 +48,30 @@ def rotary(
     return y.astype(x.dtype)
 
 
-def alibi(num_heads: int, num_keys: int) -> Float[Array, "1 N S S"]:
-    """`-m · (t - s)`: a penalty on distance, steeper for each later head (Press et al. 2022).
+def alibi(
+    num_heads: int, num_keys: int, positions: Int[Array, "#B T"] | None = None
+) -> Float[Array, "#B N T S"]:
+    """`-m · (t - s)`: a penalty on distance, steeper for each earlier head (Press et al. 2022).
 
-    The slopes m are `2^(-8n/N)` for n = 1 .. N, the paper's where N is a power of two. It is meant
-    for causal attention; keys after the query are left at 0, for the mask to hide.
+    The slopes m are `2^(-8n/N)` for n = 1 .. N, where N is a power of two. Else they are those of
+    the power of two below N, then every second one of the power above, as in the authors' program.
+    It is meant for causal attention; keys after the query are left at 0, for the mask to hide.
+
+    Args:
+        num_heads: N.
+        num_keys: S; key s stands at position s, as in a cache.
+        positions: t of each query; 0 .. S-1 by default.
     """
-    slopes = 2.0 ** (-8.0 * jnp.arange(1, num_heads + 1) / num_heads)
-    distance = jnp.arange(num_keys)[:, None] - jnp.arange(num_keys)
-    return -slopes[None, :, None, None] * jnp.maximum(distance, 0)
+    queries = jnp.arange(num_keys)[None] if positions is None else positions
+    distance = jnp.maximum(queries[..., None] - jnp.arange(num_keys), 0)  # [B, T, S]
+    return -_slopes(num_heads)[:, None, None] * distance[:, None]
+
+
+def _slopes(num_heads: int) -> Float[Array, " N"]:
+    power = 2 ** (num_heads.bit_length() - 1)
+    exponents = [n / power for n in range(1, power + 1)]
+    exponents += [n / (2 * power) for n in range(1, 2 * power, 2)][: num_heads - power]
+    return 2.0 ** (-8 * jnp.array(exponents))
 
 
 def _frequencies(dim: int, base: float) -> Float[Array, " half"]:

@@ -15,6 +15,8 @@ def keep_top_k(logits: Logits, k: int) -> Logits:
 
 def keep_top_p(logits: Logits, p: float) -> Logits:
     """The fewest tokens whose probability reaches p stay (Holtzman et al. 2020, eq. 2)."""
+    if p == 1:  # all: rounded, the sum of many shares may reach 1 before the last
+        return logits
     order = jnp.argsort(-logits, axis=-1)
     ranked = jnp.take_along_axis(logits, order, axis=-1)
     shares = jnp.exp(ranked - jnp.max(ranked, -1, keepdims=True))

@@ -33,12 +33,35 @@ class KVCache:
         """A cache of shape (batch, tokens, key/value heads, head width) that holds nothing yet."""
         return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(shape[0], jnp.int32))
 
+    @property
+    def capacity(self) -> int:
+        """How many tokens a row has room for."""
+        return self.k.shape[-3]
+
     def positions(self, num_tokens: int) -> Int[Array, "B T"]:
         """Where the next tokens will stand."""
         return self.length[:, None] + jnp.arange(num_tokens)
 
     def write(self, k: Float[Array, "B T K H"], v: Float[Array, "B T K H"]) -> "KVCache":
-        """The cache with more tokens; what would lie beyond its end is dropped."""
+        """The cache with more tokens.
+
+        What would lie beyond its end is dropped: how many tokens stand there already is known only
+        at run time, so that the caller keeps within it.
+
+        Raises:
+            ValueError: there are more tokens than an empty cache has room for, or the keys are of
+                another batch, number of heads or width than the cache.
+        """
+        if k.shape[1] > self.capacity:
+            raise ValueError(
+                f"{k.shape[1]} tokens do not fit into a cache of {self.capacity}; shorten the "
+                "prompt, or make the cache for all tokens, prompt included"
+            )
+        if k.shape != (self.k.shape[0], k.shape[1], *self.k.shape[2:]):
+            raise ValueError(
+                f"keys of shape {k.shape} do not fit into a cache of shape {self.k.shape}; all but "
+                "the number of tokens must be equal: make the cache for this batch and this model"
+            )
         rows, places = jnp.arange(k.shape[0])[:, None], self.positions(k.shape[1])
         return KVCache(
             self.k.at[rows, places].set(k.astype(self.k.dtype), mode="drop"),
@@ -170,6 +193,11 @@ class MultiHeadAttention(nnx.Module):
 
     def _project(self, x: Float[Array, "B T D"], parts: slice) -> Float[Array, "B T P C"]:
         """The product with some parts of the columns alone."""
+        if x.shape[-1] != self.qkv.in_dim:
+            raise ValueError(
+                f"x has {x.shape[-1]} features, MultiHeadAttention expects {self.qkv.in_dim}, in "
+                "what asks and in what is looked at"
+            )
         kernel, bias = self.qkv.part(parts)
         bias = None if bias is None else bias.astype(x.dtype)
         y = self.dense(x, kernel.astype(x.dtype), bias)

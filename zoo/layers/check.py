@@ -1,6 +1,8 @@
 """Checks at a model's front door, so that a wrong input or setting is named in one line."""
 
+import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array
 
 
@@ -41,12 +43,16 @@ def named_axes(shape: tuple[int, ...]) -> dict[str, int]:
     return {f"feature axis {axis}": size for axis, size in enumerate(shape, start=1)}
 
 
-def check_tokens(owner: object, tokens: Array, context: int | None = None) -> None:
-    """Raise unless `tokens` is a batch of token numbers, no longer than the context.
+def check_tokens(owner: object, tokens: Array, vocab_size: int, context: int | None = None) -> None:
+    """Raise unless `tokens` is a batch of numbers in [0, vocab_size), no longer than the context.
+
+    Which numbers they are is seen only outside of compiled code, which cannot raise: inside it they
+    are not known, and the check costs nothing.
 
     Raises:
         TypeError: `tokens` holds no integers.
-        ValueError: it is not [batch, tokens], or has more tokens than the context.
+        ValueError: it is not [batch, tokens], has more tokens than the context, or holds one that
+            the vocabulary has not.
     """
     model = type(owner).__name__
     if not jnp.issubdtype(tokens.dtype, jnp.integer):
@@ -61,6 +67,16 @@ def check_tokens(owner: object, tokens: Array, context: int | None = None) -> No
         raise ValueError(
             f"{model} has a context of {context} tokens, got {tokens.shape[1]}, shape "
             f"{tokens.shape}; shorten the text, or build the model with a larger context"
+        )
+    if isinstance(tokens, Tracer) or not getattr(tokens, "is_fully_addressable", True):
+        return
+    numbers = jax.device_get(tokens)  # in NumPy, as a trace around this call would record JAX's
+    outside = numbers[(numbers < 0) | (numbers >= vocab_size)]
+    if outside.size:
+        raise ValueError(
+            f"{model} has a vocabulary of {vocab_size}, tokens 0 to {vocab_size - 1}; got token "
+            f"{outside[0]}: the tokenizer does not fit; encode the text with the one that the "
+            "model was trained with, or build the model with the tokenizer's vocab_size"
         )
 
 

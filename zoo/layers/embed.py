@@ -31,5 +31,6 @@ class Embed(nnx.Module):
         self.table = nnx.Param(table, axes=("vocab", "embed"))
 
     def __call__(self, tokens: Int[Array, "*B"]) -> Float[Array, "*B D"]:
-        """Tokens lie in [0, num_embeddings); the data pipeline checks, as compiled code cannot."""
+        """Tokens lie in [0, num_embeddings). Models refuse others by `check_tokens`; in compiled
+        code, which cannot raise, one that is too large stands for the last."""
         return embed(tokens, self.table[...])

@@ -136,7 +136,7 @@ class BERT(nnx.Module):
             segments: [B, T], the part of the text that each token is in; all in part 0 by default.
             rngs: needed for dropout.
         """
-        check_tokens(self, tokens, self.config.context)
+        check_tokens(self, tokens, self.config.vocab_size, self.config.context)
         _check_shape("lengths", lengths, tokens.shape[:1])
         _check_shape("segments", segments, tokens.shape)
         num_tokens = tokens.shape[1]

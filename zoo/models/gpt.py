@@ -146,6 +146,7 @@ class GPT(nnx.Module):
 
         A position at or beyond the context has no embedding: the caller keeps within it.
         """
+        check_tokens(self, tokens, self.config.vocab_size)
         positions = self.blocks.first(caches).positions(tokens.shape[1])
         x, caches = self.blocks.step(self._embed(tokens, positions), caches)
         return self._logits(x), caches
@@ -158,7 +159,7 @@ class GPT(nnx.Module):
         return self.blocks.caches(KVCache.empty(shape))
 
     def _read(self, tokens: Num[Array, "..."], rngs: nnx.Rngs | None) -> Float[Array, "B T D"]:
-        check_tokens(self, tokens, self.config.context)
+        check_tokens(self, tokens, self.config.vocab_size, self.config.context)
         x = self._embed(tokens, jnp.arange(tokens.shape[1])[None])
         return self.blocks(self.dropout(x, rngs=rngs), Mask(causal=True), rngs=rngs)
 

@@ -231,6 +231,7 @@ class Llama(nnx.Module):
 
     def step(self, tokens: Int[Array, "B T"], caches) -> tuple[Float[Array, "B T V"], object]:
         """The same for the next tokens after those in the caches, without dropout."""
+        check_tokens(self, tokens, self.config.vocab_size)
         rotate = self._rotate(self.blocks.first(caches).positions(tokens.shape[1]))
         x, caches = self.blocks.step(self.tokens(tokens), caches, rotate)
         return self._logits(x), caches
@@ -245,7 +246,7 @@ class Llama(nnx.Module):
     def _read(
         self, tokens: Num[Array, "..."], rngs: nnx.Rngs | None
     ) -> tuple[Float[Array, "B T D"], Float[Array, ""]]:
-        check_tokens(self, tokens, self.config.context)
+        check_tokens(self, tokens, self.config.vocab_size, self.config.context)
         x = self.dropout(self.tokens(tokens), rngs=rngs)
         rotate = self._rotate(jnp.arange(tokens.shape[1])[None])
         x, loss = self.blocks((x, jnp.zeros(())), Mask(causal=True), rotate, rngs=rngs)

@@ -143,7 +143,7 @@ class LSTMClassifier(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "B num_outputs"]:
         """From tokens `[B, T]`, of which `lengths` [B] are real, to logits."""
-        check_tokens(self, tokens)
+        check_tokens(self, tokens, self.config.vocab_size)
         x = self.dropout(self.embed(tokens), rngs=rngs)
         _, state = self.lstm(x, self.lstm.initial_state(len(x)), mask=_mask(tokens, lengths))
         return self.classifier(self.dropout(state.h[-1].astype(x.dtype), rngs=rngs))
@@ -261,7 +261,7 @@ class LSTMLanguageModel(nnx.Module):
         lengths: Lengths,
         rngs: nnx.Rngs | None,
     ) -> tuple[Float[Array, "B T D"], LSTMState]:
-        check_tokens(self, tokens)
+        check_tokens(self, tokens, self.config.vocab_size)
         x = self.dropout(self.embed(tokens), rngs=rngs)
         x, state = self.lstm(x, state, mask=_mask(tokens, lengths), rngs=rngs)
         return self.dropout(x, rngs=rngs), state

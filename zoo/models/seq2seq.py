@@ -158,7 +158,7 @@ class LSTMSeq2Seq(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ) -> Memory:
         """h̄, a vector for each source token from all of the source; 0 for the padding."""
-        check_tokens(self, source)
+        check_tokens(self, source, self.config.source_vocab_size or self.config.vocab_size)
         check_source_lengths(source_lengths, source.shape[0])
         mask = None if source_lengths is None else length_mask(source_lengths, source.shape[1])
         x = self.dropout((self.source or self.target)(source), rngs=rngs)
@@ -174,7 +174,7 @@ class LSTMSeq2Seq(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "B T V"]:
         """Logits of what follows each target token, given the encoded source."""
-        check_tokens(self, target)
+        check_tokens(self, target, self.config.vocab_size)
         check_pairs(target.shape[0], memory.tokens.shape[0])
         return self._read(target, self._first_state(memory), memory, rngs)[0]
 
@@ -182,6 +182,7 @@ class LSTMSeq2Seq(nnx.Module):
         self, tokens: Int[Array, "B T"], caches: DecoderCache
     ) -> tuple[Float[Array, "B T V"], DecoderCache]:
         """`decode` for the next target tokens after those that the caches have read."""
+        check_tokens(self, tokens, self.config.vocab_size)
         logits, state = self._read(tokens, _swap_first_axes(caches.state), caches.memory)
         return logits, caches._replace(state=_swap_first_axes(state))
 

@@ -255,7 +255,7 @@ class Transformer(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ) -> Memory:
         """A vector for each source token, from all of the source."""
-        check_tokens(self, source)
+        check_tokens(self, source, self.config.source_vocab_size or self.config.vocab_size)
         check_source_lengths(source_lengths, source.shape[0])
         x = self._embed(self.source or self.target, source, jnp.arange(source.shape[1])[None])
         memory = Memory(x, source, source_lengths)
@@ -270,7 +270,7 @@ class Transformer(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "B T V"]:
         """Logits of what follows each target token, given the encoded source."""
-        check_tokens(self, target)
+        check_tokens(self, target, self.config.vocab_size)
         check_pairs(target.shape[0], memory.tokens.shape[0])
         num_tokens = target.shape[1]
         x = self._embed(self.target, target, jnp.arange(num_tokens)[None])
@@ -280,6 +280,7 @@ class Transformer(nnx.Module):
 
     def step(self, tokens: Int[Array, "B T"], caches: Caches) -> tuple[Logits, Caches]:
         """`decode` for the next target tokens after those in the caches, without dropout."""
+        check_tokens(self, tokens, self.config.vocab_size)
         blocks, keys = caches
         target = self.decoder.first(blocks).target
         positions = target.positions(tokens.shape[1])

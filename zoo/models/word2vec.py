@@ -59,8 +59,8 @@ class SkipGram(nnx.Module):
         self, words: Num[Array, "..."], contexts: Num[Array, "..."]
     ) -> Float[Array, "B T S"]:
         """Scores `v'_c · v_w` of each of T words with each of S others, in every row of a batch."""
-        check_tokens(self, words)
-        check_tokens(self, contexts)
+        check_tokens(self, words, self.config.vocab_size)
+        check_tokens(self, contexts, self.config.vocab_size)
         return scores(self.words(words), self.contexts(contexts))
 
     def nearest(

@@ -102,6 +102,23 @@ def test_what_has_no_answer_and_what_is_cut(tmp_path):
     assert kept.train.columns["targets"][3].tolist()[0] == FIRST | LAST
 
 
+def test_it_is_measured_on_the_split_that_there_is(tmp_path):
+    def folder(name, **splits):
+        return write_set(tmp_path, FEATURES, splits, name=name, keys=None)
+
+    public = folder("squad", train=ROWS, validation=ROWS[1:])  # as SQuAD's own is not
+    assert len(load_answered_text(config(public)).questions) == 2
+    both = folder("both", train=ROWS, validation=ROWS[1:], test=ROWS[:1])
+    assert len(load_answered_text(config(both)).questions) == 1
+    assert len(load_answered_text(config(both, eval_split="validation")).questions) == 2
+    with pytest.raises(UserError, match="no split 'test'; it has train, validation"):
+        load_answered_text(config(public, eval_split="test"))  # what is asked for is not replaced
+    with pytest.raises(
+        UserError, match=r"no split test or validation .* it has dev, train: .* --data\.eval-split"
+    ):
+        load_answered_text(config(folder("other", train=ROWS, dev=ROWS)))
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [

@@ -1,5 +1,7 @@
 """Cleaning: what is found, counted, dropped and repaired, against plain numpy."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.train.data.folders import F, write_set
-from train.data import DataConfig, clean, load
+from train.data import DataConfig, LabelledTextConfig, clean, load
 from train.data.dataset import Cleaning
+from train.data.labelled_text import load_labelled_text
 from train.errors import UserError
 
 X = F.Tensor(shape=(2,), dtype=np.float32)
@@ -135,3 +138,24 @@ def test_infinite_values_are_described():
     columns = {"inputs": np.array([[1], [-np.inf]], np.float32), "targets": np.array([0, 1])}
     with pytest.raises(UserError, match="row 1 has infinite values, as 1 of 2 rows have"):
         clean.treat_faults(columns, 2, "error", "set")
+
+
+def test_the_advice_is_one_that_the_set_can_follow(tmp_path):
+    train, test = rows(([1, 2], 0)), rows(([3, 4], -1))
+    table = write_set(tmp_path, {"x": X, "y": LABEL}, {"train": train, "test": test}, name="table")
+    with pytest.raises(UserError, match=r"row 0 has label -1 .* use --data\.missing drop$"):
+        load(DataConfig(data_dir=table))
+    # Texts have no such field: the set must be mended, or another of its splits be read.
+    labelled = [{"text": "good", "label": 0}, {"text": "bad", "label": -1}]
+    texts = write_set(
+        tmp_path,
+        {"text": F.Text(), "label": F.ClassLabel(num_classes=2)},
+        {"train": labelled[:1], "test": labelled, "validation": labelled[:1]},
+        name="texts",
+    )
+    config = LabelledTextConfig(name="tfds:texts", data_dir=texts, deduplicate=False)
+    says = r"row 1 has label -1 .* mend the set, or choose another split with .*--data\.eval-split$"
+    with pytest.raises(UserError, match=says):
+        load_labelled_text(config)
+    assert not hasattr(config, "missing")
+    assert len(load_labelled_text(dataclasses.replace(config, eval_split="validation")).eval) == 1

@@ -1,17 +1,24 @@
 """The embedded sets: their splits, first preparation, and every way that can go wrong."""
 
+import lzma
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
-from train.data import DataConfig, embedded, load
+from train.data import DataConfig, embedded, load, records
 from train.data.embedded import FOLDER, NAMES, SHA256, VERSION
+from train.data.prepare import prepare
 from train.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -97,6 +104,99 @@ def test_cancer_split_is_stratified():
     data = load(DataConfig(name="breast_cancer"))
     assert np.bincount(data.eval.arrays()["targets"]).tolist() == [42, 71]
     assert np.bincount(data.train.arrays()["targets"]).tolist() == [170, 286]
+
+
+def table(filename: str) -> list[dict[str, str]]:
+    """The rows of an embedded file of texts, by a reader of its own."""
+    with lzma.open(FOLDER / filename, "rt", encoding="utf-8", newline="\n") as stream:
+        names, *rows = [line.rstrip("\n").split("\t") for line in stream]
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def column(name: str, split: str, wanted: records.Wanted) -> list:
+    """A column of an embedded set as it was prepared."""
+    prepared, (found,) = records.open_columns(prepare(name), wanted)
+    reader = records.RecordReader(prepared, split)
+    return reader.read(range(len(reader)))[found].tolist()
+
+
+def check_apart(groups: dict[str, list]) -> None:
+    """No group is in two splits."""
+    for one, other in combinations(groups, 2):
+        assert not {*groups[one]} & {*groups[other]}, (one, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("bible", {"train": 27_151, "valid": 1_057, "test": 1_913, "verses": 30_121}),
+        ("bible_cloze", {"train": 19_653, "valid": 805, "test": 1_482}),
+        ("vader", {"train": 10_464, "test": 2_593, "nyt": 2_970, "tweets": 3_432}),
+        ("intents", {"train": 16_113, "valid": 1_502, "test": 2_385}),
+        ("debian_synopsis", {"train": 18_000, "valid": 1_000, "test": 1_000}),
+        ("japanese_vowels", {"train": 270, "test": 370}),
+    ],
+)
+def test_splits_have_the_documented_rows(name, counts):
+    prepared, _ = records.open_columns(prepare(name))
+    assert {split: info.num_examples for split, info in prepared.info.splits.items()} == counts
+    readme = (FOLDER / "README.md").read_text().partition("## Splits")[2]
+    (row,) = re.findall(rf"^- `{name}`:.*(?:\n  .*)*", readme, re.MULTILINE)
+    told = {int(number.replace(",", "")) for number in re.findall(r"\d[\d,]*\d", row)}
+    assert {count for split, count in counts.items() if split != "verses"} <= told
+
+
+@pytest.mark.parametrize(
+    ("name", "feature"), [("bible", "book"), ("bible_cloze", "title")], ids=["bible", "cloze"]
+)
+def test_whole_books_are_held_out(name, feature):
+    wanted = records.Wanted("text", feature)
+    books = {split: column(name, split, wanted) for split in ("train", "valid", "test")}
+    check_apart(books)
+    assert {*books["test"]} == {"Ruth", "Esth", "Eccl", "Dan", "Jonah", "John", "Phil", "Jas"}
+    assert {*books["valid"]} == {"Judg", "Hos", "2Cor"}
+    assert set().union(*books.values()) == {row["book"] for row in table("bible_en_es.tsv.xz")}
+
+
+def test_whole_templates_are_held_out():
+    # Features of other kinds than text are read by TFDS itself.
+    source: Any = tfds.builder_from_directory(prepare("intents")).as_data_source()
+    splits = ("train", "valid", "test")
+    templates = {split: [int(row["template"]) for row in source[split]] for split in splits}
+    check_apart(templates)
+    assert all(len({*rows}) > 10 for rows in templates.values())
+
+
+def test_whole_sources_are_held_out():
+    source = {row["package"]: row["source"] for row in table("debian_synopsis.tsv.xz")}
+    assert len(source) == 20_000
+    wanted = records.Wanted("text", "package")
+    packages = {
+        split: column("debian_synopsis", split, wanted) for split in ("train", "valid", "test")
+    }
+    check_apart({split: [source[name] for name in rows] for split, rows in packages.items()})
+
+
+def test_whole_reviews_are_held_out():
+    rows = table("vader_sentiment.tsv.xz")
+    texts = {
+        split: Counter(column("vader", split, records.Wanted("text", "text")))
+        for split in ("train", "test")
+    }
+    rows = [row for row in rows if row["source"] in ("movie", "amazon")]
+    rows = [row for row in rows if abs(float(row["rating"])) >= 0.5]
+    assert Counter(row["text"] for row in rows) == texts["train"] + texts["test"]
+    # A sentence that two reviews have says nothing on where each of them is.
+    often = {text for text, count in Counter(row["text"] for row in rows).items() if count > 1}
+    alone = [row for row in rows if row["text"] not in often]
+    groups = {
+        split: [row["group"] for row in alone if row["text"] in found]
+        for split, found in texts.items()
+    }
+    check_apart(groups)
+    assert 0 < len(rows) - len(alone) < 100
+    amazon = {split: {g for g in rows if g.startswith("amazon")} for split, rows in groups.items()}
+    assert 0.1 < len(amazon["test"]) / len({*amazon["test"], *amazon["train"]}) < 0.3
 
 
 def test_every_file_has_its_digest():

@@ -92,6 +92,7 @@ def test_a_set_of_translations_as_tfds_has_them(tmp_path):
     ("fields", "says"),
     [
         ({"column": "fr"}, "no text feature 'fr'; it has (en, es|es, en): --data.column"),
+        ({"column": "fr"}, "; its own pair is --data.column en --data.target es$"),
         ({"target": "fr"}, "no text feature 'fr'; it has (en, es|es, en): --data.target"),
         ({"column": "es"}, "source and target are both 'es'"),
         ({"eval_split": "valid"}, "has no split 'valid'"),
@@ -102,6 +103,11 @@ def test_wrong_names(tmp_path, fields, says):
     folder = write(tmp_path, PAIRS, HELD_OUT)
     with pytest.raises(UserError, match=says):
         load_pairs(config(folder, **fields))
+
+
+def test_a_set_without_a_pair_of_its_own_is_advised_none(tmp_path):
+    with pytest.raises(UserError, match=r"it has en, es: --data\.column$"):
+        load_pairs(config(write(tmp_path, PAIRS, HELD_OUT, keys=None)))
 
 
 def test_a_split_of_empty_texts_only(tmp_path):

@@ -1,6 +1,7 @@
 """Rows of unequal length: padding, buckets, and the batches made of them."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from train.data import eval_batches, train_batches
-from train.data.sequences import PADDING, Ragged, SequenceSource, make_buckets
+from train.data.sequences import (
+    MAX_BUCKETS,
+    MOST_PADDING,
+    PADDING,
+    Ragged,
+    SequenceSource,
+    make_buckets,
+)
+
+RESULTS = Path(__file__).resolve().parents[3] / "benchmarks" / "results"
 
 
 def rows_of(lengths: list[int], width: int | None = None) -> Ragged:
@@ -43,6 +53,7 @@ def test_a_batch_says_how_long_its_rows_are():
 def check_buckets(lengths: dict[str, np.ndarray], batch_size: int) -> float:
     """Every row is in one bucket, wide enough and no wider; the share of padding."""
     buckets = make_buckets(lengths, batch_size)
+    assert len(buckets) <= MAX_BUCKETS
     rows = np.concatenate([bucket.rows for bucket in buckets])
     assert sorted(rows) == list(range(len(next(iter(lengths.values())))))
     for bucket in buckets:
@@ -67,7 +78,38 @@ def test_little_is_padding():
     assert check_buckets({"source": source}, 64) < 0.15
     assert check_buckets({"source": source, "target": target}, 64) < 0.15
     assert check_buckets({"same": np.full(100, 7)}, 8) == 0
-    assert PADDING < 0.15
+    assert PADDING < MOST_PADDING == 0.15
+
+
+def test_much_padding_is_told(capsys):
+    lengths = {"text": np.array([1] * 9 + [30])}
+    assert check_buckets(lengths, 4) > MOST_PADDING  # the longest row has three others beside it
+    out, said = capsys.readouterr()
+    assert out == "" and said.count("\n") == 1
+    assert "87% of the batches is padding, more than 15%: the lengths of rows differ too" in said
+    assert "1 of at most 12 buckets, of 4 rows or more each; a smaller --batch-size allows" in said
+    assert check_buckets(lengths, 1) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_more_buckets_than_are_compiled_for_are_never_made(capsys):
+    lengths = {"a": np.repeat([1, 100], 40), "b": np.tile(np.arange(1, 41) ** 2, 2)}
+    lengths["c"] = np.random.default_rng(0).permutation(lengths["b"])
+    lengths["d"] = np.random.default_rng(1).permutation(lengths["b"])
+    assert check_buckets(lengths, 1) > MOST_PADDING
+    said = capsys.readouterr().err
+    assert said.endswith("for 12 of at most 12 buckets, of 1 rows or more each\n")
+
+
+def test_recorded_runs_have_little_padding():
+    results = [json.loads(path.read_text()) for path in RESULTS.glob("*.json")]
+    shares = {
+        result["recipe"]: result["padding_fraction"]
+        for result in results
+        if result.get("padding_fraction") is not None
+    }
+    assert {"vowels-lstm", "sentiment-lstm", "translate-en-es", "synopsis"} <= shares.keys()
+    assert {name: share for name, share in shares.items() if share >= MOST_PADDING} == {}
 
 
 def test_the_shapes_are_known_before_the_first_batch():

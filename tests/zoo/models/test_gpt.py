@@ -1,6 +1,7 @@
 """GPT: causality, the cache, the scanned stack, published sizes; `parity` has its twin."""
 
 import dataclasses
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +9,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import kernels
 import zoo
 from tests.close import assert_close
 from tests.zoo.compare import by_path, count_parameters, randomized
+from train.flops import products
+from zoo.functional.ops import Ops
 from zoo.models.gpt import GPT, GPTConfig
 
 CONFIG = GPTConfig(vocab_size=31, context=12, num_layers=3, num_heads=4, dim=16)
@@ -94,15 +98,49 @@ def test_rows_of_a_cache_have_lengths_of_their_own(model):
         assert_close(logits[row, 0], jax.jit(lambda tokens: model(tokens))(alone)[0, -1])
 
 
-def test_published_sizes():
-    for name, size in {
-        "gpt2-small": 124_439_808,
-        "gpt2-medium": 354_823_168,
-        "gpt2-large": 774_030_080,
-        "gpt2-xl": 1_557_611_200,
-    }.items():
-        model = nnx.eval_shape(lambda name=name: zoo.create(name, rngs=nnx.Rngs(0)))
-        assert count_parameters(model) == size
+@pytest.mark.parametrize("ops", [Ops(), kernels.best("cpu")], ids=["reference", "kernels"])
+def test_the_products_of_a_forward_pass(ops):
+    """Queries, keys and values are one; the kernel of a dense layer sees two-dimensional inputs."""
+    model = nnx.eval_shape(lambda: GPT(CONFIG, rngs=nnx.Rngs(0), ops=ops))
+    graphdef, state = nnx.split(model)
+    program = jax.make_jaxpr(lambda state: nnx.merge(graphdef, state)(TOKENS))(state)
+    dense = [
+        [operand.aval.shape for operand in product.invars]
+        for product, _ in products(program)
+        if not product.params["dimension_numbers"][1][0]  # those of attention go over B and N
+    ]
+    layers, dim = CONFIG.num_layers, CONFIG.dim
+    assert Counter(kernel for _, kernel in dense) == {
+        (dim, 3 * dim): layers,
+        (dim, dim): layers,
+        (dim, 4 * dim): layers,
+        (4 * dim, dim): layers,
+        (dim, CONFIG.vocab_size): 1,
+    }
+    assert {len(x) for x, _ in dense} == {3 if ops == Ops() else 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("gpt2-small", 124_439_808),
+        ("gpt2-medium", 354_823_168),
+        ("gpt2-large", 774_030_080),
+        ("gpt2-xl", 1_557_611_200),
+        ("gpt3-175b", 174_604_259_328),
+    ],
+)
+def test_published_sizes(name, size):
+    config = zoo.config(name)
+    # Two depths tell a block's size, as building all blocks would take long even abstractly.
+    shallow, deep = (
+        nnx.eval_shape(lambda layers=layers: zoo.create(
+            name, rngs=nnx.Rngs(0), num_layers=layers, scan=False
+        ))
+        for layers in (1, 2)
+    )  # fmt: skip
+    one, two = (count_parameters(m) for m in (shallow, deep))
+    assert one + (config.num_layers - 1) * (two - one) == size
 
 
 def test_attention_can_be_replaced_in_a_view(model):
@@ -137,6 +175,13 @@ def test_wrong_inputs_are_named(model, tokens, error, message):
 def test_a_cache_longer_than_the_context(model):
     with pytest.raises(ValueError, match="num_tokens=13 is more than the context of 12"):
         model.empty_caches(1, 13)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_a_prompt_longer_than_the_cache(model, scan):
+    model = scanned(model) if scan else model
+    with pytest.raises(ValueError, match="7 tokens do not fit into a cache of 4"):
+        model.step(TOKENS[:, :7], model.empty_caches(2, 4))
 
 
 def test_heads_must_divide_the_width():
