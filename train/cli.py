@@ -284,7 +284,7 @@ def sample(args: Sequence[str]) -> int:
     if options.json:
         found = {"recipe": task.recipe.name, "step": step, "samples": rows}
         print(json.dumps({**found, "out": str(out) if out else None}, indent=2))
-    elif "text" in rows[0]:
+    elif {"prompt", "text"} <= rows[0].keys():  # texts that go on from a prompt
         for row in rows:
             if unseen := row.get("prompt_tokens_unseen"):
                 print(f"the model saw all but the prompt's first {unseen} tokens", file=sys.stderr)

@@ -1,5 +1,7 @@
 """Skip-gram against PyTorch: the loss with its gradient, and the updates of a whole step."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,7 +42,7 @@ def test_the_loss_and_its_gradient_are_those_of_pytorch():
 def test_a_step_is_the_updates_of_pytorch():
     from benchmarks.twins.torch_word2vec import SkipGram as TorchSkipGram
 
-    task = make_task(tiny.recipe("word2vec"), zoo.Ops())
+    task: Any = make_task(tiny.recipe("word2vec"), zoo.Ops())
     objects = task.build(nnx.Rngs(0))
     model, config = objects["model"], task.config
     model.contexts.table[...] = 0.1 * random(*model.contexts.table.shape)

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,9 @@ import zoo
 from tests.close import assert_close
 from tests.train import tiny
 from train.cli import main
+from train.errors import UserError
 from train.step import Program
+from train.task import SampleRequest
 from train.tasks import make_task
 from train.tasks.language_model import LanguageModelConfig
 
@@ -60,6 +63,48 @@ def test_texts_go_on_from_the_prompt(folder, sample):
     assert again == rows and other != rows
 
 
+def test_a_text_is_printed_after_its_prompt(folder, capsys):
+    capsys.readouterr()
+    assert main(["sample", str(folder), "--prompt", "In the", "--length", "7"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("In the") and len(printed) == len("In the") + 7 + 1
+    assert main(["sample", str(folder), "--num", "2", "--length", "30"]) == 0
+    assert len(capsys.readouterr().out) == 2 * (
+        30 + 1
+    )  # the line break that they go on from is not
+
+
+def test_of_the_likeliest_tokens_one_alone_is_left(folder, sample):
+    asked = ("--prompt", "In the", "--length", 8)  # what is compiled once
+    _, greedy, _ = sample(folder, *asked, "--temperature", 0)
+    assert sample(folder, *asked, "--top-k", 1)[1] == greedy
+    assert sample(folder, *asked, "--top-p", 1e-6)[1] == greedy
+    assert sample(folder, *asked)[1] != greedy
+
+
+@pytest.mark.parametrize("kind", ["byte", "bpe", "word", "wordpiece"])
+def test_any_tokenizer(kind):
+    words = f"--data.tokenizer {kind} --data.vocab-size 300"
+    task: Any = make_task(tiny.recipe("bible-lstm-lm", words), zoo.Ops())
+    objects = task.build(nnx.Rngs(0))
+    start = int(task.data.eval.tokens[0])
+    first = "\n" if kind in ("byte", "bpe") else task.data.tokenizer.id_to_token(start)
+    (row,) = task.sample(objects, SampleRequest(length=3))
+    assert row["prompt"] == first and row["text"]
+    (section,) = task.sections(objects, {})  # of the report
+    assert repr(first) in section.caption
+    (row,) = task.sample(objects, SampleRequest(prompt="In the", length=3))
+    assert row["prompt"] == "In the" and not row["text"].startswith("in the")
+    assert kind != "word" or row["text"].startswith(" ")
+    with pytest.raises(UserError, match="--prompt has no text"):
+        task.sample(objects, SampleRequest(prompt="" if kind in ("byte", "bpe") else "\n"))
+    if kind in ("byte", "bpe"):
+        assert task.sample(objects, SampleRequest(prompt="龍", length=3))[0]["prompt"] == "龍"
+    else:
+        with pytest.raises(UserError, match="--prompt holds '龍', which the tokenizer did not"):
+            task.sample(objects, SampleRequest(prompt="In the 龍 the"))
+
+
 def test_a_long_prompt_is_cut_and_says_so(folder, sample):
     _, rows, _ = sample(folder, "--prompt", "In the beginning", "--length", 5)
     assert rows[0]["prompt_tokens_unseen"] == len("In the beginning") - 8
@@ -70,8 +115,9 @@ def test_a_long_prompt_is_cut_and_says_so(folder, sample):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--prompt", ""), "--prompt is empty"),
-        (("--prompt", "龍"), "--prompt holds '龍', which the train split never held"),
+        (("--prompt", ""), "--prompt has no text"),
+        (("--prompt", "caf\udce9"), "--prompt is not UTF-8"),
+        (("--prompt", "龍"), "--prompt holds '龍', which the tokenizer did not learn"),
         (("--out", "text.png"), "a text is printed and not drawn"),
         (("--length", "0"), "length=0 must be at least 1"),
         (("--temperature", "-1"), "temperature=-1.0 must be 0 or more"),
@@ -111,7 +157,7 @@ def test_the_report_draws_attention_and_a_text(folder):
 def experts(weight: float):
     """The task of a mixture of four experts, its objects and a batch."""
     words = "--model.num-experts 4 --model.experts-per-token 1"
-    task = make_task(
+    task: Any = make_task(
         tiny.recipe("bible-llama", words, f"--task.balance-weight {weight}"), zoo.Ops()
     )
     return task, task.build(nnx.Rngs(0)), task.data.train.gather(np.arange(8))

@@ -1,6 +1,8 @@
 """Masked language modelling as a task: its loss, its baseline, and what `sample` shows."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,9 +74,44 @@ def test_the_unigram_baseline(built):
     assert unigram(task.data).value == pytest.approx(loss, rel=1e-9)
 
 
-def test_a_run_finds_words(tmp_path, capsys):
-    folder = str(tmp_path / "run")
-    assert main(["run", "bible-bert", "--workdir", folder, *tiny.fields("bible-bert")]) == 0
+@pytest.mark.parametrize("window", [16, 24])
+def test_all_that_is_asked_is_hidden(window):
+    task: Any = make_task(tiny.recipe("bible-bert", f"--task.window {window}"), kernels.best())
+    inputs = jnp.asarray(task.data.train.gather(np.arange(300))["inputs"])
+    masked = task.prepare({"rngs": nnx.Rngs(augment=0)}, {"inputs": inputs})
+    # 15 % of all places but that of [CLS]: of 24, 3.45 and not 3.6.
+    assert masked["positions"].shape == (300, {16: 2, 24: 3}[window])
+    assert masked["chosen"].all() and (masked["positions"] > 0).all()
+    seen = jnp.take_along_axis(masked["tokens"], masked["positions"], axis=1)
+    kept = (seen == masked["targets"]).mean(0)  # a tenth, in every column of targets
+    np.testing.assert_allclose(kept, 0.1, atol=0.06)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A finished run."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    words = tiny.fields("bible-bert")
+    assert main(["run", "bible-bert", "--workdir", str(path), *words]) == 0
+    return str(path)
+
+
+def test_the_report_draws_attention(folder):
+    report = (Path(folder) / "report.html").read_text()
+    assert "Attention in layer 1" in report and "Attention in layer 2" in report
+
+
+def test_words_are_printed(folder, capsys):
+    capsys.readouterr()
+    assert main(["sample", folder, "--num", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all(line.startswith("text ") for line in lines)
+    assert all("[MASK]" in line and "  hidden " in line and "  found [" in line for line in lines)
+    assert main(["sample", folder, "--prompt", "in the [MASK]"]) == 0
+    assert capsys.readouterr().out.startswith("text in the [MASK]  found [")
+
+
+def test_a_run_finds_words(folder, capsys):
     capsys.readouterr()
     prompt = "in the [MASK] god made the [MASK]"
     assert main(["sample", folder, "--prompt", prompt, "--json"]) == 0
@@ -86,6 +123,8 @@ def test_a_run_finds_words(tmp_path, capsys):
     assert len(rows) == 3 and all("[MASK]" in row["text"] and row["hidden"] for row in rows)
     for words, says in (
         (["--prompt", "no word is hidden"], "hides no word; write [MASK]"),
+        (["--prompt", ""], "hides no word; write [MASK]"),
+        (["--prompt", "caf\udce9 [MASK]"], "--prompt is not UTF-8"),
         (["--prompt", "[MASK] " * 40], "the model was trained with 16 at most"),
         (["--out", "x.png"], "words are printed"),
     ):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -139,11 +140,31 @@ def test_the_baseline_looks_at_neighbours(built):
     assert found.value == pytest.approx(2 / 3)
 
 
-def test_a_run_finds_answers(tmp_path, capsys):
-    folder = str(tmp_path / "run")
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A finished run."""
+    path = tmp_path_factory.mktemp("runs") / "run"
     words = tiny.fields("cloze-qa", "--task.baseline sliding-window")
-    assert main(["run", "cloze-qa", "--workdir", folder, *words]) == 0
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert main(["run", "cloze-qa", "--workdir", str(path), *words]) == 0
+    return str(path)
+
+
+def test_the_report_draws_attention(folder):
+    report = (Path(folder) / "report.html").read_text()
+    for layer in (1, 2):
+        assert f"Attention of the question to the passage in layer {layer}" in report
+
+
+def test_answers_are_printed(folder, capsys):
+    capsys.readouterr()
+    assert main(["sample", folder, "--num", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("passage ")
+    assert all(printed.count(f"  {name} ") >= 2 for name in ("question", "answer", "found"))
+
+
+def test_a_run_finds_answers(folder, tmp_path, capsys):
+    result = json.loads((Path(folder) / "result.json").read_text())
     assert result["baseline"]["name"].startswith("overlap of ")
     assert {"eval/exact_match", "eval/answer_f1"} <= result["metrics"].keys()
     capsys.readouterr()

@@ -185,10 +185,43 @@ def test_wrong_texts_are_one_line(tmp_path, capsys, words, says):
     assert not folder.exists()
 
 
-def test_a_prompt_is_judged(tmp_path, capsys):
-    folder = str(tmp_path / "run")
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A finished run on texts."""
+    path = str(tmp_path_factory.mktemp("runs") / "run")
     words = tiny.fields("sentiment-lstm", "--data.max-tokens 5")
-    assert main(["run", "sentiment-lstm", "--workdir", folder, *words]) == 0
+    assert main(["run", "sentiment-lstm", "--workdir", path, *words]) == 0
+    return path
+
+
+def test_judgements_are_printed(folder, capsys):
+    capsys.readouterr()
+    assert main(["sample", folder, "--num", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert all("  predicted " in line and "  text " in line for line in lines)
+    assert main(["sample", folder, "--prompt", "a fine film"]) == 0
+    assert capsys.readouterr().out.startswith("prompt a fine film  predicted ")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--prompt", ""), "--prompt has no text"),
+        (("--prompt", " \n"), "--prompt has no text"),
+        (("--prompt", "caf\udce9"), "--prompt is not UTF-8"),
+        (("--prompt", "a fine film", "--out", "x.png"), "a text is judged and not drawn"),
+        (("--out", "x.png"), "holds no images to draw"),
+    ],
+)
+def test_wrong_prompts(folder, capsys, words, says):
+    capsys.readouterr()
+    assert main(["sample", folder, *words]) == 2
+    said = capsys.readouterr()
+    assert says in said.err and said.err.count("\n") == 1 and not said.out
+
+
+def test_a_prompt_is_judged(folder, capsys):
     capsys.readouterr()
     prompt = "a film that nobody will see twice"
     assert main(["sample", folder, "--prompt", prompt, "--json"]) == 0

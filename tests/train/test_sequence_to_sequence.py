@@ -199,6 +199,7 @@ def test_samples(folder, capsys):
     assert row["prompt_tokens_unseen"] > 0
     for words, says in [
         (("--prompt", " "), "--prompt has no text"),
+        (("--prompt", "caf\udce9"), "--prompt is not UTF-8"),
         (("--out", "text.png"), "a text is printed and not drawn"),
         (("--num", 13), "the evaluation split has 12 examples"),
     ]:
@@ -206,11 +207,20 @@ def test_samples(folder, capsys):
         assert code == 2 and says in err and err.count("\n") == 1
 
 
-def test_no_attention_is_drawn_of_a_scanned_model(tmp_path):
+def test_what_is_written_is_printed(folder, capsys):
+    capsys.readouterr()
+    assert main(["sample", str(folder), "--num", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all(line.startswith("example ") for line in lines)
+    assert main(["sample", str(folder), "--prompt", "In the beginning"]) == 0
+    assert capsys.readouterr().out.startswith("prompt In the beginning  written ")
+
+
+def test_attention_is_drawn_of_a_scanned_model(tmp_path):
     recipe = tiny.recipe("synopsis", "--model.scan --steps 2 --eval-every 2")
     result = loop.run(recipe, workdir=tmp_path / "run", console=Console(file=io.StringIO()))
     assert result["metrics"]["eval/rouge_l"] >= 0
-    assert "Attention to the source" not in (tmp_path / "run" / "report.html").read_text()
+    assert "Attention to the source in layer 2" in (tmp_path / "run/report.html").read_text()
 
 
 @pytest.mark.parametrize(

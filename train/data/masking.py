@@ -22,9 +22,9 @@ class Masked(NamedTuple):
     """False where a row shorter than T has fewer of them."""
 
 
-def num_chosen(length: Array, rate: float) -> Array:
+def num_chosen(length: int, rate: float) -> int:
     """How many tokens of a text of this length are chosen: its share, and at least one."""
-    return jnp.maximum(1, jnp.round(rate * length)).astype(jnp.int32)
+    return min(length, max(1, round(rate * length)))
 
 
 def mask_words(
@@ -35,6 +35,7 @@ def mask_words(
     rate: float,
     mask_token: int,
     vocab_size: int,
+    longest: int | None = None,
 ) -> Masked:
     """Chooses tokens at random; 80 % become [MASK], 10 % any token, 10 % stay.
 
@@ -45,15 +46,16 @@ def mask_words(
         rate: the share that is chosen; the paper's is 0.15.
         mask_token: the number of [MASK].
         vocab_size: V, of which the random tokens are drawn.
+        longest: the most places of a row that are maskable, by default T; M is the share of these.
     """
     where, how, which = jax.random.split(key, 3)
     # The M largest of random scores are a choice without repetition, as quick as a sort.
     scores = jnp.where(maskable, jax.random.uniform(where, tokens.shape), -1.0)
-    most = max(1, round(rate * tokens.shape[1]))
+    num_tokens = tokens.shape[1]
+    most = num_chosen(num_tokens if longest is None else longest, rate)
     _, positions = jax.lax.top_k(scores, most)
-    chosen = jnp.arange(most) < jnp.minimum(
-        num_chosen(maskable.sum(1), rate), maskable.sum(1)
-    ).reshape(-1, 1)
+    by_length = jnp.array([num_chosen(length, rate) for length in range(num_tokens + 1)])
+    chosen = jnp.arange(most) < by_length[maskable.sum(1)][:, None]
     targets = jnp.take_along_axis(tokens, positions, axis=1)
     u: Float[Array, "B M"] = jax.random.uniform(how, positions.shape)
     others = jax.random.randint(which, positions.shape, 0, vocab_size, tokens.dtype)

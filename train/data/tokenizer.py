@@ -7,6 +7,7 @@ bpe        the most frequent pairs of neighbours are merged, from bytes up (Senn
 wordpiece  pieces of lower-cased words, as BERT's (Schuster & Nakajima 2012; Devlin et al. 2019)
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -30,12 +31,22 @@ def train_tokenizer(
 
     Args:
         kind: "byte", "character", "word", "bpe" or "wordpiece".
-        vocab_size: at most so many tokens for word, bpe and wordpiece.
+        vocab_size: at most so many tokens for word, bpe and wordpiece; wordpiece, which has two for
+            each letter, leaves the rarest letters out where there are too many.
         texts: the train split.
         marks: special tokens beside the kind's own, numbered last.
     """
     tokenizer = _KINDS[kind](vocab_size - len(marks), texts)
     tokenizer.add_special_tokens(list(marks))
+    return _reading_marks_as_text(tokenizer)
+
+
+def _reading_marks_as_text(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer, to which "[EOS]" in a text is five characters: marks are put in by number.
+
+    Its JSON does not hold this, so it is set anew whenever one is read.
+    """
+    tokenizer.encode_special_tokens = True
     return tokenizer
 
 
@@ -96,10 +107,17 @@ def _wordpiece(vocab_size: int, texts: Sequence[str]) -> Tokenizer:
     tokenizer.decoder = decoders.WordPiece()
     # The trainer numbers the letters inside words in the order of a hash table, and breaks ties by
     # number: given first, they have the same numbers in every run.
-    letters = sorted(set().union(*map(tokenizer.normalizer.normalize_str, texts)) - {" ", "\n"})
+    counts = Counter()
+    for text in texts:
+        counts.update(tokenizer.normalizer.normalize_str(text))
+    most = (vocab_size - len(WORDPIECE_MARKS)) // 2
+    by_count = sorted(counts.keys() - {" ", "\n"}, key=lambda c: (-counts[c], c))
+    letters = sorted(by_count[:most])
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
         special_tokens=[*WORDPIECE_MARKS, *letters, *(f"##{letter}" for letter in letters)],
+        initial_alphabet=letters,
+        limit_alphabet=len(letters),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer, len(texts))
@@ -137,14 +155,12 @@ def truncated(tokens: Sequence[np.ndarray], longest: int) -> tuple[list[np.ndarr
     return [row[:longest] for row in tokens], sum(len(row) > longest for row in tokens)
 
 
-def unknown_characters(tokenizer: Tokenizer, text: str) -> list[str]:
-    """The characters of a text that the tokenizer turns into its unknown token."""
+def unknown_parts(tokenizer: Tokenizer, text: str) -> list[str]:
+    """The words or characters of a text that the tokenizer turns into its unknown token."""
     unknown = tokenizer.token_to_id(UNKNOWN)
-    characters = sorted(set(text))
-    if unknown is None:
-        return []
-    return [c for c, ids in zip(characters, encode(tokenizer, characters), strict=True)
-            if unknown in ids]  # fmt: skip
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    places = zip(encoding.ids, encoding.offsets, strict=True)
+    return sorted({text[start:end] for token, (start, end) in places if token == unknown})
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -154,7 +170,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
         UserError: when the file is missing or damaged.
     """
     try:
-        return Tokenizer.from_str(path.read_text())
+        return _reading_marks_as_text(Tokenizer.from_str(path.read_text()))
     except OSError as error:
         raise UserError(
             f"{path} cannot be read ({error.strerror}); it belongs beside the checkpoints, and "

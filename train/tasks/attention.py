@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -12,6 +11,7 @@ from flax import nnx
 from train import figures
 from train.report import Section
 from zoo.functional.attention import attention, attention_weights
+from zoo.layers import Stack
 
 NUM_DRAWN = 24  # tokens of a text that still can be read beside a figure
 NUM_HEADS = 4
@@ -21,8 +21,11 @@ def seen(model: Any, run: Callable[[Any], Any]) -> list[jax.Array]:
     """The weights of every attention of a model, in the order in which they are computed.
 
     Args:
-        model: of one without attention, or with scanned layers, which keep theirs, there are none.
-        run: calls the model it is given on one text, as a batch of one.
+        model: of one without attention there are none.
+        run: calls the model it is given on one text, as a batch of one, as the task does.
+
+    Returns:
+        [1, N, T, S] of each, also of layers that are scanned or rematerialised.
     """
     found: list[jax.Array] = []
 
@@ -30,16 +33,22 @@ def seen(model: Any, run: Callable[[Any], Any]) -> list[jax.Array]:
         found.append(attention_weights(q, k, mask, bias))
         return attention(q, k, v, mask, bias)
 
-    run(nnx.view(model, attention=showing, raise_if_not_found=False))
-    return [] if any(isinstance(weights, jax.core.Tracer) for weights in found) else found
+    shown = nnx.view(model, attention=showing, raise_if_not_found=False)
+    for _, module in nnx.iter_modules(shown):
+        if isinstance(module, Stack):
+            module.remat = False  # of the view alone: there is no backward pass
+    with jax.disable_jit():  # makes a scan a loop, whose weights are numbers that can be kept
+        run(shown)
+    return found
 
 
 def of_encoder(model: Any, data: Any) -> list[Section]:
     """The attention of ``model["encoder"]`` over the first held-out row of texts in tokens."""
     row = data.eval.gather(np.zeros(1, np.int64))
-    tokens = row["inputs"][:, : row["inputs_lengths"][0]][:, :NUM_DRAWN]
-    layers = seen(model, lambda model: model["encoder"](jnp.asarray(tokens)))
-    return sections(layers, [data.tokenizer.id_to_token(int(token)) or "" for token in tokens[0]])
+    query = jnp.asarray(row["inputs"]), jnp.asarray(row["inputs_lengths"])
+    layers = seen(model, lambda model: model["encoder"](*query))
+    tokens = row["inputs"][0, : row["inputs_lengths"][0]][:NUM_DRAWN]
+    return sections(layers, [data.tokenizer.id_to_token(int(token)) or "" for token in tokens])
 
 
 def sections(
@@ -52,18 +61,22 @@ def sections(
     """The heads of the first and the last layer over one text.
 
     Args:
-        layers: weights [1, N, T, S] of each.
+        layers: weights [1, N, T', S'] of each, of which the first T and S are drawn.
         words: that look, T.
         looked_at: S words, where they are others.
         title: what comes before the number of the layer.
     """
+    columns = words if looked_at is None else looked_at
     return [
         Section(
             f"{title} in layer {layer + 1}",
             "Each row is a token that looks, each column a token it may look at; darker is more "
-            f"weight. The first {min(NUM_HEADS, layers[layer].shape[1])} heads, on held-out text.",
+            f"weight. The first {min(NUM_HEADS, layers[layer].shape[1])} heads, on held-out text, "
+            "of which a part is shown where it is long.",
             figures.attention_figure(
-                np.asarray(layers[layer][0, :NUM_HEADS]), words, looked_at or words
+                np.asarray(layers[layer][0, :NUM_HEADS, : len(words), : len(columns)]),
+                words,
+                columns,
             ),
         )
         for layer in sorted({0, len(layers) - 1})

@@ -82,9 +82,7 @@ class LanguageModel(TextTask):
         if not getattr(self.recipe.model, "num_experts", 0):
             loss = model.losses(batch["inputs"], batch["targets"], rngs=rngs).mean()
             return loss, {"train/perplexity": jnp.exp(sync(loss))}
-        losses, imbalance = model.losses_and_imbalance(
-            batch["inputs"], batch["targets"], rngs=rngs
-        )
+        losses, imbalance = model.losses_and_imbalance(batch["inputs"], batch["targets"], rngs=rngs)
         loss, extra = losses.mean(), self.config.balance_weight * imbalance
         return loss + extra, {
             "train/perplexity": jnp.exp(sync(loss)),
@@ -131,28 +129,21 @@ class LanguageModel(TextTask):
         layers = attention.seen(
             self.trained(objects), lambda model: model(jnp.asarray(tokens)[None])
         )
-        return attention.sections(layers, [self.data.tokenizer.decode([token]) for token in tokens])
+        return attention.sections(layers, self.readable(tokens))
 
     def sample(self, objects: Objects, request: SampleRequest) -> list[dict[str, Any]]:
-        """Texts that go on from a prompt, a line break by default.
+        """Texts that go on from a prompt.
 
-        The model sees a window of tokens: when it is full, writing goes on from its last half. Of a
+        By default that is a line break, or the first held-out word where tokens are words. The
+        model sees a window of tokens: when it is full, writing goes on from its last half. Of a
         prompt longer than that half the start is not seen, and the row says how much.
         """
         if request.out is not None:
             raise UserError(f"--out {request.out}: a text is printed and not drawn; leave it out")
-        prompt = "\n" if request.prompt is None else request.prompt
-        if not prompt:
-            raise UserError("--prompt is empty; give at least one character, or leave it out")
-        if unknown := tokenizer.unknown_characters(self.data.tokenizer, prompt):
-            raise UserError(
-                f"--prompt holds {', '.join(map(repr, unknown))}, which the train split never "
-                "held; write it with other characters"
-            )
+        prompt, ids = self._prompt(request)
         num = request.num or 1
         window = self.config.window
         seen = window // 2
-        ids = tokenizer.encode(self.data.tokenizer, [prompt])[0]
         model = self.trained(objects)
         choose = partial(
             sample,
@@ -164,17 +155,32 @@ class LanguageModel(TextTask):
         @jax.jit  # compiled twice: for the prompt, and for the half window that it goes on from
         def go_on(prompts, key):
             caches = model.empty_caches(num, window)
-            lengths = jnp.full(num, prompts.shape[1])
-            return generate(model.step, caches, prompts, lengths, window - seen, choose, key)
+            return generate(model.step, caches, prompts, None, window - seen, choose, key)
 
         texts = np.repeat(ids[None], num, axis=0)
         key = jax.random.key(request.seed)
         while texts.shape[1] < len(ids) + request.length:
             key, now = jax.random.split(key)
             texts = np.concatenate([texts, np.asarray(go_on(texts[:, -seen:], now))], axis=1)
-        texts = texts[:, len(ids) : len(ids) + request.length]
+        decode = partial(self.data.tokenizer.decode, skip_special_tokens=False)
+        told = decode(ids.tolist())  # in lower case, perhaps; and after it there may be a space
         cut = {"prompt_tokens_unseen": len(ids) - seen} if len(ids) > seen else {}
         return [
-            {"prompt": prompt, **cut, "text": self.data.tokenizer.decode(row.tolist())}
-            for row in texts
+            {"prompt": prompt, **cut, "text": decode(row.tolist()).removeprefix(told)}
+            for row in texts[:, : len(ids) + request.length]
         ]
+
+    def _prompt(self, request: SampleRequest) -> tuple[str, np.ndarray]:
+        """What texts go on from, and its tokens."""
+        if request.prompt is None:
+            ids = tokenizer.encode(self.data.tokenizer, ["\n"])[0]
+            if not len(ids):  # words and their pieces know no line break
+                ids = self.data.eval.tokens[:1]
+            return "".join(self.readable(ids)), ids
+        ids = self.prompt_tokens(request.prompt, blank=True)
+        if unknown := tokenizer.unknown_parts(self.data.tokenizer, request.prompt):
+            raise UserError(
+                f"--prompt holds {', '.join(map(repr, unknown))}, which the tokenizer did not "
+                "learn from the train split; write it in other words"
+            )
+        return request.prompt, ids

@@ -23,7 +23,7 @@ from train.sync import Sync
 from train.task import Baseline, Outputs, SampleRequest
 from train.tasks import attention
 from train.tasks.language_model import check_window
-from train.tasks.text import TextTask
+from train.tasks.text import TextTask, check_prompt
 from zoo.models.bert import BERT
 from zoo.models.bert import MaskedWords as MaskedWordsHead
 
@@ -94,6 +94,7 @@ class MaskedWords(TextTask):
             rate=self.config.mask_rate,
             mask_token=self._mark(MASK),
             vocab_size=self.data.tokenizer.get_vocab_size(),
+            longest=texts.shape[1],
         )
 
     def logits(
@@ -149,9 +150,10 @@ class MaskedWords(TextTask):
     def sections(self, objects: Objects, outputs: Outputs) -> list[Section]:
         request = SampleRequest(num=min(8, len(self.data.eval)))
         found = self.sample(objects, request)
-        shown = self.data.eval.gather(np.zeros(1, np.int64))["inputs"][:, : attention.NUM_DRAWN]
+        text = self.data.eval.gather(np.zeros(1, np.int64))["inputs"][0]
+        tokens = np.concatenate([[self._mark(START)], text])
         layers = attention.seen(
-            self.trained(objects), lambda model: model["encoder"](jnp.asarray(shown))
+            self.trained(objects), lambda model: model["encoder"](jnp.asarray(tokens)[None])
         )
         return [
             Section(
@@ -163,9 +165,7 @@ class MaskedWords(TextTask):
                     [(row["text"], row["hidden"], ", ".join(row["found"])) for row in found],
                 ),
             ),
-            *attention.sections(
-                layers, [self.data.tokenizer.decode([token]) for token in shown[0]]
-            ),
+            *attention.sections(layers, self.readable(tokens[: attention.NUM_DRAWN])),
         ]
 
     def sample(self, objects: Objects, request: SampleRequest) -> list[dict[str, Any]]:
@@ -174,10 +174,13 @@ class MaskedWords(TextTask):
             raise UserError(f"--out {request.out}: words are printed and not drawn; leave it out")
         mask, start = self._mark(MASK), self._mark(START)
         if request.prompt is not None:
-            tokens = np.array(self.data.tokenizer.encode(request.prompt).ids, np.int32)
-            if mask not in tokens:
+            check_prompt(request.prompt)
+            first, *others = tokenizer.encode(self.data.tokenizer, request.prompt.split(MASK))
+            if not others:
                 raise UserError(f"--prompt hides no word; write {MASK} in the place of one")
-            return self._found(objects, np.concatenate([[start], tokens]), request.prompt, {})
+            parts = [part for other in others for part in ([mask], other)]
+            tokens = np.concatenate([[start], first, *parts]).astype(np.int32)
+            return self._found(objects, tokens, request.prompt, {})
         rows = self.held_out(request)
         shown = []
         for row, text in zip(rows, self.data.eval.gather(rows)["inputs"], strict=True):

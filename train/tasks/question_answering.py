@@ -170,8 +170,26 @@ class QuestionAnswering(TextTask):
                 "Held-out questions, what answers them, and what the network finds.",
                 Table(("passage", "question", "answer", "found"), shown),
             ),
-            *attention.of_encoder(self.trained(objects), self.data),
+            *self._attention_sections(objects),
         ]
+
+    def _attention_sections(self, objects: Objects) -> list[Section]:
+        """Where a held-out question looks in its passage, around the answer."""
+        marks = self.data.eval.columns["targets"]
+        answered = (i for i in range(len(self.data.eval)) if not marks[i][0])  # in this window
+        row = self.data.eval.gather(np.array([next(answered, 0)]))
+        query = jax.tree.map(jnp.asarray, self.query(row))
+        layers = attention.seen(self.trained(objects), lambda model: self.scores(model, query))
+        most, passage, end = attention.NUM_DRAWN, row["passages"][0], row["inputs_lengths"][0]
+        answer = (row["targets"][0] & FIRST).argmax()
+        begin = np.clip(answer - most // 2, passage, max(passage, end - most))
+        tokens = row["inputs"][0, :end]
+        return attention.sections(
+            [weights[..., begin:] for weights in layers],
+            self.readable(tokens[:passage][:most]),
+            self.readable(tokens[begin:][:most]),
+            title="Attention of the question to the passage",
+        )
 
     def sample(self, objects: Objects, request: SampleRequest) -> list[dict[str, Any]]:
         """Held-out questions with their answers and the best of those found, the best first."""

@@ -171,7 +171,7 @@ class SequenceToSequence(TextTask):
         """Where the decoder looks in a held-out source while it writes."""
         held_out, most = self.data.eval.columns, attention.NUM_DRAWN
         row = max(int(np.searchsorted(self.data.eval.lengths["source"], most, "right")) - 1, 0)
-        source = held_out["source"][row][:most]
+        source = held_out["source"][row]
         end = mark(self.data.tokenizer, tokenizer.END)
         written = outputs["written"][row].tolist()
         written = written[: min(written.index(end) + 1 if end in written else most, most)]
@@ -182,14 +182,10 @@ class SequenceToSequence(TextTask):
         return attention.sections(
             # A Transformer's decoder looks at the target and at the source in turn, an LSTM's once.
             seen[1::2] or seen,
-            self._readable(written),
-            self._readable(source.tolist()),
+            self.readable(written),
+            self.readable(source[:most]),
             title="Attention to the source",
         )
-
-    def _readable(self, tokens: list[int]) -> list[str]:
-        decode = self.data.tokenizer.decode
-        return [decode([token], skip_special_tokens=False) for token in tokens]
 
     def sample(self, objects: Objects, request: SampleRequest) -> list[dict[str, Any]]:
         """What it writes for the prompt, or for held-out sources evenly spread over the split."""
@@ -208,11 +204,9 @@ class SequenceToSequence(TextTask):
                 }
                 for row, text in zip(rows, written, strict=True)
             ]
-        if not request.prompt.strip():
-            raise UserError("--prompt has no text; give at least one word, or leave it out")
         limit = self.recipe.data.max_tokens
+        beyond = len(self.prompt_tokens(request.prompt)) - limit
         (tokens,), _ = marked(self.data.tokenizer, [request.prompt], "source", limit)
-        beyond = len(tokenizer.encode(self.data.tokenizer, [request.prompt])[0]) - limit
         query = {"source": tokens[None], "source_lengths": np.array([len(tokens)], np.int32)}
         (written,) = self._answer(objects, query)
         unseen = {"prompt_tokens_unseen": beyond} if beyond > 0 else {}

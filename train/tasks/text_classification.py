@@ -14,6 +14,7 @@ from train import text_baselines
 from train.config import Recipe
 from train.data import tokenizer
 from train.data.labelled_text import LabelledText, load_labelled_text
+from train.errors import UserError
 from train.report import Section, Table
 from train.step import Objects
 from train.task import Baseline, Outputs, SampleRequest
@@ -86,8 +87,10 @@ class TextClassification(TextTask, SequenceClassification):
         if request.prompt is None:
             rows = super().sample(objects, request)
             return [{**row, "text": self.data.eval_texts[row["example"]]} for row in rows]
+        if request.out is not None:
+            raise UserError(f"--out {request.out}: a text is judged and not drawn; leave it out")
         limit = self.recipe.data.max_tokens
-        tokens = tokenizer.encode(self.data.tokenizer, [request.prompt])[0]
+        tokens = self.prompt_tokens(request.prompt)
         query = {
             "inputs": jnp.asarray(tokens[:limit])[None],
             "inputs_lengths": jnp.array([min(len(tokens), limit)]),

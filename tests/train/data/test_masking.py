@@ -11,11 +11,17 @@ from train.data.masking import mask_words
 MASK, VOCAB = 4, 50
 
 
-def masked(key: int, tokens, maskable=None, rate=0.15):
+def masked(key: int, tokens, maskable=None, rate=0.15, longest=None):
     tokens = jnp.asarray(tokens)
     maskable = jnp.ones(tokens.shape, bool) if maskable is None else jnp.asarray(maskable)
     got = mask_words(
-        jax.random.key(key), tokens, maskable, rate=rate, mask_token=MASK, vocab_size=VOCAB
+        jax.random.key(key),
+        tokens,
+        maskable,
+        rate=rate,
+        mask_token=MASK,
+        vocab_size=VOCAB,
+        longest=longest,
     )
     return jax.tree.map(np.asarray, got)
 
@@ -34,6 +40,19 @@ def test_a_share_of_each_text_is_chosen():
     for row in range(5):
         untouched[row, got.positions[row][got.chosen[row]]] = False
     np.testing.assert_array_equal(got.tokens[untouched], tokens[untouched])
+
+
+@pytest.mark.parametrize("num_tokens", [24, 32])
+def test_marks_that_all_rows_have_are_no_share(num_tokens):
+    maskable = np.broadcast_to(np.arange(num_tokens) > 0, (3, num_tokens))
+    tokens = np.random.default_rng(0).integers(5, VOCAB, (3, num_tokens))
+    got = masked(0, tokens, maskable, longest=num_tokens - 1)
+    assert got.chosen.all() and got.positions.shape[1] == round(0.15 * (num_tokens - 1))
+    other = masked(0, tokens, maskable)  # the same choice, with room for more
+    if other.positions.shape == got.positions.shape:
+        np.testing.assert_array_equal(other.tokens, got.tokens)
+    else:
+        assert num_tokens == 24 and not other.chosen[:, -1].any()
 
 
 def test_a_text_of_marks_alone_loses_nothing():

@@ -6,7 +6,7 @@ import pytest
 from tests.train.data.folders import F, write_set
 from train.data import TextConfig
 from train.data.text import WindowSource, load_text
-from train.data.tokenizer import encode, load_tokenizer, train_tokenizer, unknown_characters
+from train.data.tokenizer import encode, load_tokenizer, train_tokenizer, unknown_parts
 from train.errors import UserError
 
 LINES = ["In the beginning God created the heavens and the earth.\n", "“Día” — naïve, 3½ 好\n"] * 20
@@ -32,7 +32,46 @@ def test_wordpiece_lowers_and_marks_what_it_does_not_know():
     tokenizer = train_tokenizer("wordpiece", 300, LINES)
     ids = encode(tokenizer, ["THE heavens 龍"])[0]
     assert tokenizer.decode(ids.tolist(), skip_special_tokens=False) == "the heavens [UNK]"
-    assert unknown_characters(tokenizer, "the 龍") == ["龍"]
+    assert unknown_parts(tokenizer, "the 龍") == ["龍"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "unknown"),
+    [
+        ("byte", []),
+        ("bpe", []),
+        ("character", ["D", "z", "龍"]),
+        ("word", ["Dazed", "龍"]),
+        ("wordpiece", ["Dazed", "龍"]),
+    ],
+)
+def test_what_is_unknown_is_named_as_it_was_cut(kind, unknown):
+    tokenizer = train_tokenizer(kind, 300, ["in the beginning God created"] * 20)
+    assert unknown_parts(tokenizer, "in THE 龍 Dazed 龍".replace("THE", "the")) == unknown
+
+
+def test_wordpiece_keeps_to_its_size_and_to_the_frequent_letters():
+    rare = [chr(0x4E00 + i) for i in range(400)]
+    lines = [*LINES, " ".join(rare)]
+    tokenizer = train_tokenizer("wordpiece", 300, lines)
+    assert tokenizer.get_vocab_size() == 300
+    assert tokenizer.to_str() == train_tokenizer("wordpiece", 300, lines).to_str()
+    assert unknown_parts(tokenizer, "God created the heavens 好 naïve") == []
+    assert unknown_parts(tokenizer, "".join(rare)) != []
+
+
+@pytest.mark.parametrize("kind", ["byte", "character", "word", "bpe", "wordpiece"])
+def test_marks_in_a_text_are_text(kind, tmp_path):
+    marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[BOS]", "[EOS]"]
+    lines = [*LINES, "[ ] pad unk cls sep mask bos eos PADUNKCLSSEPMASKBOSEOS\n" * 5]
+    tokenizer = train_tokenizer(kind, 300, lines, ("[BOS]", "[EOS]"))
+    path = tmp_path / "tokenizer.json"
+    path.write_text(tokenizer.to_str())
+    for ours in (tokenizer, load_tokenizer(path)):
+        (ids,) = encode(ours, [f"In the {' '.join(marks)} beginning"])
+        assert not set(ids.tolist()) & {ours.token_to_id(mark) for mark in marks}
+        (ids,) = encode(ours, ["In the [EOS]"])
+        assert ours.decode(ids.tolist()).lower().replace(" ", "") == "inthe[eos]"
 
 
 @pytest.mark.parametrize("kind", ["byte", "character", "bpe", "wordpiece"])
