@@ -1,8 +1,12 @@
 """Which implementation of each operation is the fastest exact one for a platform."""
 
 import dataclasses
+import difflib
 import functools
+import importlib
 import logging
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 
@@ -41,7 +45,7 @@ CHOICES = {
         "max_pool": (max_pool.max_pool, "its gradient is a mask, not a select-and-scatter"),
     },
     # The kernels in Pallas are compiled for GPUs and TPUs on every commit. Until they are measured
-    # there, they are chosen by hand: `zoo.Ops(lstm=kernels.lstm.pallas_tpu.lstm)`.
+    # there, they are chosen by hand: `kernels.choose(lstm="pallas_tpu")`.
     "gpu": {
         "attention": (
             gpu_attention.attention,
@@ -49,6 +53,44 @@ CHOICES = {
         ),
     },
     "tpu": {},
+}
+# Platform -> operation -> why it stays with the reference, though its kernels were measured there.
+STAYS: dict[str, dict[str, str]] = {
+    "cpu": {
+        "layer_norm": "ours is faster alone, but gained 1 % of a GPT's step",
+        "rms_norm": "as layer_norm",
+    },
+    "gpu": {},
+    "tpu": {},
+}
+UNMEASURED = "no other was measured here; kernels.choose takes those in Pallas"
+# What a function leaves to the reference, or else decides by the call.
+LEAVES = {
+    attention.attention: f"the reference below {attention.FEWEST_QUERIES} queries",
+    conv.conv: f"the reference for windows over more than {conv.FEW_CHANNELS} channels",
+    gpu_attention.attention: "cuDNN where it serves the call, else the reference",
+    softmax_cross_entropy.linear_cross_entropy: (
+        f"the reference up to {softmax_cross_entropy.TILE} words"
+    ),
+}
+# Operation -> the folder of its kernels, and the back ends in it that can be asked for.
+IN_PALLAS = "pallas_gpu", "pallas_tpu"
+KERNELS = {
+    "attention": ("attention", ("xla", "cudnn", *IN_PALLAS)),
+    "conv": ("conv", ("xla",)),
+    "conv_transpose": ("conv_transpose", ("xla",)),
+    "dense": ("dense", ("xla",)),
+    "layer_norm": ("layer_norm", ("xla", *IN_PALLAS)),
+    "linear_cross_entropy": ("softmax_cross_entropy", ("xla", *IN_PALLAS)),
+    "lstm": ("lstm", ("xla", *IN_PALLAS)),
+    "max_pool": ("max_pool", ("xla",)),
+    "rms_norm": ("layer_norm", ("xla", *IN_PALLAS)),
+}
+# Back end -> the platform that it is bound to, and what that takes.
+NEEDS = {
+    "cudnn": ("gpu", "an NVIDIA GPU"),
+    "pallas_gpu": ("gpu", "an NVIDIA GPU"),
+    "pallas_tpu": ("tpu", "a TPU"),
 }
 # XLA's options, for the convolutions, products and sums inside a compiled step. By default the CPU
 # backend gives convolutions to YNNPACK, which computes the gradient with respect to the kernel
@@ -84,6 +126,43 @@ def best(platform: str | None = None) -> Ops:
         ValueError: no such platform.
     """
     return _best(_known(platform))
+
+
+def choose(platform: str | None = None, **backends: str) -> Ops:
+    """`best(platform)` with other back ends for some operations: `choose(lstm="pallas_tpu")`.
+
+    Nothing takes the place of what was asked for: a call that it cannot serve raises the reason.
+
+    Args:
+        platform: as in `best`.
+        **backends: for an operation "reference", or a file of its folder in `kernels`.
+
+    Raises:
+        ValueError: no such platform, operation or back end.
+        NotImplementedError: the back end cannot run on the platform.
+    """
+    platform = _known(platform)
+    chosen = {name: _chosen(name, wanted, platform) for name, wanted in backends.items()}
+    return dataclasses.replace(_best(platform), **chosen)
+
+
+def _chosen(operation: str, wanted: str, platform: str) -> Callable[..., Any]:
+    _check("operation", operation, [field.name for field in dataclasses.fields(Ops)])
+    folder, files = KERNELS.get(operation, ("", ()))
+    _check(f"back end of {operation}", wanted, ["reference", *files])
+    where, need = NEEDS.get(wanted, (platform, ""))
+    if where != platform:
+        raise NotImplementedError(f"{operation}: {wanted} needs {need}; this is {platform}")
+    if wanted == "reference":
+        return getattr(Ops(), operation)
+    return getattr(importlib.import_module(f"kernels.{folder}.{wanted}"), operation)
+
+
+def _check(kind: str, given: str, valid: Iterable[str]) -> None:
+    if given not in valid:
+        near = difflib.get_close_matches(given, valid, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(valid)}"
+        raise ValueError(f"no {kind} {given!r}; {hint}")
 
 
 def for_second_derivatives(ops: Ops) -> Ops:
@@ -136,18 +215,59 @@ def _best(platform: str) -> Ops:
             function, why = CHOICES[platform][operation]
             logger.info("%s: %s -> %s (%s)", platform, operation, backend(function), why)
         else:
-            logger.info("%s: %s -> reference (nothing faster was measured)", platform, operation)
+            why = STAYS[platform].get(operation, UNMEASURED)
+            why = why if operation in KERNELS else "there is no other"
+            logger.info("%s: %s -> reference (%s)", platform, operation, why)
     return Ops(**{name: function for name, (function, _) in CHOICES[platform].items()})
 
 
 def describe(ops: Ops) -> dict[str, str]:
-    """Operation -> name of the backend that `ops` uses for it, as `result.json` records it."""
-    return {field.name: backend(getattr(ops, field.name)) for field in dataclasses.fields(ops)}
+    """Operation -> the backend that `ops` uses for it, as `result.json` records it.
+
+    With what that leaves to the reference, as in "xla (the reference below 256 queries)".
+    """
+    used = {field.name: _unwrapped(getattr(ops, field.name)) for field in dataclasses.fields(ops)}
+    return {
+        name: _with_note(backend(function), LEAVES.get(function)) for name, function in used.items()
+    }
+
+
+def summary(ops: Ops, platform: str | None = None) -> str:
+    """What `describe` says, a line for each backend, and why kernels were left out.
+
+    Args:
+        ops: as `best` or `choose` gave them.
+        platform: as in `best`.
+
+    Raises:
+        ValueError: no such platform.
+    """
+    platform = _known(platform)
+    lines: dict[str, list[str]] = {}
+    for name in describe(ops):
+        function = _unwrapped(getattr(ops, name))
+        used, note = backend(function), LEAVES.get(function)
+        if used == "reference":
+            note = STAYS[platform].get(name)
+        lines.setdefault(used, []).append(_with_note(name, note))
+    said = [f"{used} for {', '.join(names)}" for used, names in lines.items()]
+    if not STAYS[platform] and "reference" in lines:
+        said.append(UNMEASURED)
+    return "\n".join(f"kernels: {line}" for line in said)
+
+
+def _with_note(name: str, note: str | None) -> str:
+    return f"{name} ({note})" if note else name
+
+
+def _unwrapped(function: Any) -> Any:
+    """What a partial application calls."""
+    return _unwrapped(function.func) if isinstance(function, functools.partial) else function
 
 
 def backend(function) -> str:
     """ "reference" for `zoo.functional`, the file's name for a kernel ("xla"), else where it is."""
-    module = function.__module__
+    module = _unwrapped(function).__module__
     if module.startswith("zoo.functional."):
         return "reference"
     return module.rpartition(".")[2] if module.startswith("kernels.") else module

@@ -187,6 +187,7 @@ class Trainer:
                 peers=self.peers,
             )
             self.opened.callback(self.checkpoints.close)
+            self.console.print(kernels.summary(self.task.ops))
             self._restore()
             if self.peers.first:
                 self.log = MetricLog(self.folder.path, resume_step=self.step)

@@ -1,67 +1,113 @@
-"""Attention forwards and backwards: a causal sequence of GPT-2's width, and a batch of BERT's.
+"""Attention forwards and backwards at the named shapes of `kernels.attention.specs`.
 
-The value of a unit has a number for the outputs of each layer and for each gradient, those of q, k
-and v, so that all of them must agree.
+Each has an entry of its own, in a module that calls `entry`; only the batch is smaller than the
+name says. The value of a unit has a number for the outputs and for each gradient, those of q, k and
+v, so that all of them must agree.
 """
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from benchmarks.entry import OURS, Arrays, Competitor, Entry, Promise
+from kernels.attention.specs import SPECS, AttentionSpec
 
 JAX_NN, TORCH = "jax.nn", "torch"
-PARTS = ("q", "k", "v", "back")
+DOCUMENTS = 4  # in each row, where rows hold several
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One layer's self-attention over a batch of sequences."""
+def entry(name: str, batch: int) -> Entry:
+    """The benchmark of a named shape, with so many sequences."""
+    spec = replace(SPECS[name], batch=batch)
+    return Entry(
+        name=f"attention-{name}",
+        summary=_summary(name, spec),
+        unit="forward and backward pass",
+        prepare=partial(prepare, spec),
+        flops=partial(flops, spec),
+        competitors={
+            OURS: Competitor(build=partial(_ours, spec), what="kernels.best()"),
+            JAX_NN: Competitor(build=partial(_jax_nn, spec), what="dot_product_attention, jax.jit"),
+            TORCH: Competitor(
+                build=partial(Torch, spec),
+                requires=("torch",),
+                what="scaled_dot_product_attention, eager",
+            ),
+        },
+        promises=(
+            Promise(
+                text="at least level with jax.nn.dot_product_attention",
+                against=JAX_NN,
+                at_least_ratio=1.0,
+            ),
+            Promise(
+                text="at least level with PyTorch's scaled_dot_product_attention",
+                against=TORCH,
+                at_least_ratio=1.0,
+            ),
+        ),
+    )
 
-    batch: int
-    tokens: int
-    heads: int
-    width: int
-    causal: bool
+
+def _summary(name: str, spec: AttentionSpec) -> str:
+    rules = {"causal": spec.causal, "padded": spec.lengths, "of several documents": spec.segments}
+    keys = "" if spec.heads == spec.kv_heads else f" on {spec.kv_heads} of keys"
+    return (
+        f"Attention of {name}: {spec.heads} heads of {spec.width}{keys}, {spec.batch} x "
+        f"{spec.tokens:,} tokens, {', '.join(rule for rule, holds in rules.items() if holds)}, "
+        "with gradients, float32."
+    )
 
 
-LAYERS = {
-    "gpt2-small": Layer(2, 1024, 12, 64, causal=True),
-    "bert-base": Layer(4, 512, 12, 64, causal=False),
-}
-
-
-def prepare(quick: bool) -> dict[str, np.ndarray]:
-    """Of each layer q, k, v and what comes back, `[B, T, N, H]`."""
-    rng = np.random.default_rng(0)
-    return {
-        f"{name}/{part}": rng.standard_normal(shape(layer, quick), np.float32)
-        for name, layer in LAYERS.items()
-        for part in PARTS
-    }
-
-
-def shape(layer: Layer, quick: bool) -> tuple[int, int, int, int]:
+def sized(spec: AttentionSpec, quick: bool) -> AttentionSpec:
     """A quick one has the fewest tokens for which our kernel is not the reference."""
-    return (1, 256, 2, 16) if quick else (layer.batch, layer.tokens, layer.heads, layer.width)
+    group = spec.heads // spec.kv_heads
+    return replace(spec, batch=2, tokens=256, heads=group, kv_heads=1, width=16) if quick else spec
 
 
-def flops(quick: bool) -> float:
-    """Two products of T by S by H for each head, each with two gradients of the same size."""
-    total = 0.0
-    for layer in LAYERS.values():
-        batch, tokens, heads, width = shape(layer, quick)
-        seen = tokens * (tokens + 1) / 2 if layer.causal else tokens**2
-        total += 3 * 2 * 2 * batch * heads * seen * width
-    return total
+def prepare(spec: AttentionSpec, quick: bool) -> dict[str, np.ndarray]:
+    """q, k, v and what comes back, `[B, T, N or K, H]`; lengths `[B]`, segments `[B, T]`."""
+    spec, rng = sized(spec, quick), np.random.default_rng(0)
+    heads = {"q": spec.heads, "k": spec.kv_heads, "v": spec.kv_heads, "back": spec.heads}
+    arrays: dict[str, np.ndarray] = {
+        part: rng.standard_normal((spec.batch, spec.tokens, n, spec.width), np.float32)
+        for part, n in heads.items()
+    }
+    rows, tokens = np.arange(spec.batch, dtype=np.int32), np.arange(spec.tokens, dtype=np.int32)
+    if spec.lengths:  # from all tokens down to somewhat more than half
+        arrays["lengths"] = spec.tokens - rows * (spec.tokens // (2 * spec.batch))
+    if spec.segments:
+        documents = tokens // (spec.tokens // DOCUMENTS)
+        arrays["segments"] = np.broadcast_to(documents, (spec.batch, spec.tokens))
+    return arrays
+
+
+def visible(spec: AttentionSpec, arrays: Arrays) -> np.ndarray:
+    """Whether a query sees a key, `[B, T, S]`."""
+    (batch, tokens), places = arrays["q"].shape[:2], np.arange(arrays["q"].shape[1])
+    seen = np.ones((batch, tokens, tokens), bool)
+    if spec.causal:
+        seen &= places <= places[:, None]
+    if spec.lengths:
+        seen &= places < arrays["lengths"][:, None, None]
+    if spec.segments:
+        seen &= arrays["segments"][:, :, None] == arrays["segments"][:, None]
+    return seen
+
+
+def flops(spec: AttentionSpec, quick: bool) -> float:
+    """Two products of H numbers for each pair that a head sees, each with two gradients."""
+    sizes = sized(spec, quick)
+    pairs = visible(spec, prepare(spec, quick)).sum()
+    return 3.0 * 2 * 2 * float(pairs) * sizes.heads * sizes.width
 
 
 class Jax:
-    """`function(q, k, v, causal=...)`, differentiated, for all layers in one program."""
+    """`function(q, k, v, lengths, segments)`, differentiated, in one program."""
 
     def __init__(self, function: Callable[..., Any], arrays: Arrays):
         import jax
@@ -72,12 +118,11 @@ class Jax:
         kernels.keep_freed_memory()  # as every run does
 
         def work(arrays):
-            found = []
-            for name, layer in LAYERS.items():
-                *q_k_v, back = (arrays[f"{name}/{part}"] for part in PARTS)
-                y, pullback = jax.vjp(partial(function, causal=layer.causal), *q_k_v)
-                found += [y, *pullback(back)]
-            return found
+            rules = arrays.get("lengths"), arrays.get("segments")
+            y, pullback = jax.vjp(
+                lambda *q_k_v: function(*q_k_v, *rules), *(arrays[part] for part in "qkv")
+            )
+            return y, *pullback(arrays["back"])
 
         self.arrays = {name: jnp.asarray(array) for name, array in arrays.items()}
         lowered = jax.jit(work).lower(self.arrays)
@@ -92,27 +137,29 @@ class Jax:
 
 
 class Torch:
-    """`scaled_dot_product_attention`, heads before tokens."""
+    """`scaled_dot_product_attention`, heads before tokens; what is no causal mask is an array."""
 
-    def __init__(self, arrays: Arrays):
+    def __init__(self, spec: AttentionSpec, arrays: Arrays):
         import torch
 
         torch.set_num_threads(len(os.sched_getaffinity(0)))
-        self.layers = []
-        for name, layer in LAYERS.items():
-            *q_k_v, back = (
-                torch.from_numpy(arrays[f"{name}/{part}"]).transpose(1, 2) for part in PARTS
-            )
-            self.layers.append(([x.requires_grad_() for x in q_k_v], back, layer.causal))
+        *q_k_v, self.back = (
+            torch.from_numpy(arrays[part]).transpose(1, 2) for part in ("q", "k", "v", "back")
+        )
+        self.q_k_v = [x.requires_grad_() for x in q_k_v]
+        self.rules: dict[str, Any] = {"enable_gqa": spec.heads != spec.kv_heads}
+        if not (spec.lengths or spec.segments):
+            self.rules["is_causal"] = spec.causal
+        else:
+            self.rules["attn_mask"] = torch.from_numpy(visible(spec, arrays))[:, None]
 
     def advance(self) -> list[float]:
         """All of it once."""
         import torch
 
-        found = []
-        for q_k_v, back, causal in self.layers:
-            y = torch.nn.functional.scaled_dot_product_attention(*q_k_v, is_causal=causal)
-            found += [y.detach(), *torch.autograd.grad(y, q_k_v, back)]
+        q, k, v = self.q_k_v
+        y = torch.nn.functional.scaled_dot_product_attention(q, k, v, **self.rules)
+        found = [y.detach(), *torch.autograd.grad(y, self.q_k_v, self.back)]
         return [sum(middle_of(part.transpose(1, 2).numpy()) for part in found)]
 
 
@@ -121,49 +168,26 @@ def middle_of(part: np.ndarray) -> float:
     return float(np.abs(part[-1, part.shape[1] // 2]).mean())
 
 
-def _ours(arrays: Arrays) -> Jax:
+def _ours(spec: AttentionSpec, arrays: Arrays) -> Jax:
     import kernels
     from zoo.functional.attention import Mask
 
     attention = kernels.best().attention
-    return Jax(lambda q, k, v, causal: attention(q, k, v, Mask(causal=causal)), arrays)
+
+    def function(q, k, v, lengths, segments):
+        documents = None if segments is None else (segments, segments)
+        return attention(q, k, v, Mask(causal=spec.causal, lengths=lengths, segments=documents))
+
+    return Jax(function, arrays)
 
 
-def _jax_nn(arrays: Arrays) -> Jax:
+def _jax_nn(spec: AttentionSpec, arrays: Arrays) -> Jax:
     import jax
 
-    def attention(q, k, v, causal):
-        return jax.nn.dot_product_attention(q, k, v, is_causal=causal)
+    def function(q, k, v, lengths, segments):
+        same = None if segments is None else segments[:, None, :, None] == segments[:, None, None]
+        return jax.nn.dot_product_attention(
+            q, k, v, mask=same, is_causal=spec.causal, key_value_seq_lengths=lengths
+        )
 
-    return Jax(attention, arrays)
-
-
-ENTRY = Entry(
-    name="attention",
-    summary=(
-        "Attention of 12 heads of 64, 2 causal sequences of 1,024 tokens and 4 unmasked ones of "
-        "512, with gradients, float32."
-    ),
-    unit="forward and backward pass",
-    prepare=prepare,
-    flops=flops,
-    competitors={
-        OURS: Competitor(build=_ours, what="kernels.best()"),
-        JAX_NN: Competitor(build=_jax_nn, what="dot_product_attention, jax.jit"),
-        TORCH: Competitor(
-            build=Torch, requires=("torch",), what="scaled_dot_product_attention, eager"
-        ),
-    },
-    promises=(
-        Promise(
-            text="at least level with jax.nn.dot_product_attention",
-            against=JAX_NN,
-            at_least_ratio=1.0,
-        ),
-        Promise(
-            text="at least level with PyTorch's scaled_dot_product_attention",
-            against=TORCH,
-            at_least_ratio=1.0,
-        ),
-    ),
-)
+    return Jax(function, arrays)

@@ -15,6 +15,7 @@ from kernels.attention.flash import served
 from zoo.functional.attention import Bias, Mask, Visible
 
 LARGEST_WIDTH, WIDTH_UNIT = 128, 8  # of heads, which cuDNN reads 16 bytes at a time
+ABSENT = "cuDNN is not detected."  # JAX's words, where a library that fails has others
 
 
 def attention(
@@ -37,8 +38,8 @@ def attention(
         implementation: "xla" makes the same call on any device, for tests.
 
     Raises:
-        NotImplementedError: cuDNN does not serve these arguments.
-        RuntimeError: cuDNN is not installed.
+        NotImplementedError: cuDNN does not serve these arguments, or is not installed.
+        RuntimeError: it is, and does not work.
     """
     mask = served(q, k, v, mask, bias, dtypes=(jnp.bfloat16, jnp.float16))
     if mask.segments is not None:
@@ -53,9 +54,21 @@ def attention(
         )
     lengths = mask.lengths
     some = None if lengths is None else jnp.clip(lengths, 1, k.shape[1]).astype(jnp.int32)
-    outputs = jax.nn.dot_product_attention(
-        q, k, v, is_causal=mask.causal, key_value_seq_lengths=some, implementation=implementation
-    )
+    try:
+        outputs = jax.nn.dot_product_attention(
+            q,
+            k,
+            v,
+            is_causal=mask.causal,
+            key_value_seq_lengths=some,
+            implementation=implementation,
+        )
+    except RuntimeError as error:
+        if str(error) != ABSENT:
+            raise
+        raise NotImplementedError(
+            "cuDNN is not installed; it comes with jax[cuda12] and needs an NVIDIA GPU"
+        ) from error
     if lengths is None:
         return outputs
     return jnp.where((lengths > 0)[:, None, None, None], outputs, 0)

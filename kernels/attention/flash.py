@@ -31,9 +31,10 @@ from jax.experimental import pallas as pl
 from jaxtyping import Array
 
 from kernels.derivative import differentiable_no_more
+from kernels.varying import alike
 from zoo.functional.attention import Mask
 
-LARGEST_WIDTH = 256  # what was compiled: wider heads need smaller blocks than there are here
+LARGEST_WIDTH = 256  # gemma-2b's, which is compiled: wider heads need smaller blocks than these
 LOWEST = float(jnp.finfo(jnp.float32).min)  # m of no score: finite, as -inf - -inf is no number
 TINY = float(jnp.finfo(jnp.float32).tiny)  # l of no score, as in the reference
 
@@ -123,9 +124,19 @@ def served(
         raise NotImplementedError(
             f"heads {q.shape[-1]} wide are wider than {LARGEST_WIDTH}; {instead}"
         )
+    size_of_group(q, k)
+    return Mask() if mask is None else mask
+
+
+def size_of_group(q: Array, k: Array) -> int:
+    """How many query heads each key/value head serves.
+
+    Raises:
+        ValueError: the heads of keys do not divide those of queries.
+    """
     if q.shape[2] % k.shape[2]:
         raise ValueError(f"{k.shape[2]} key/value heads do not divide {q.shape[2]} query heads")
-    return Mask() if mask is None else mask
+    return q.shape[2] // k.shape[2]
 
 
 def padded(
@@ -152,13 +163,9 @@ def padded(
         jnp.pad(mask.segments[1].astype(jnp.int32), [(0, 0), (0, more_keys)]),
     )
     q_k_v = pad(q, more_queries), pad(k, more_keys), pad(v, more_keys)
-    o = attend(launch, *q_k_v, lengths, segments)
+    *arrays, ours, theirs = alike(*q_k_v, lengths, *(segments or (None, None)))
+    o = attend(launch, *arrays, None if ours is None else (ours, theirs))
     return o[:, :num_queries, :, : q.shape[-1]].astype(v.dtype)
-
-
-def output(like: Array, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-    """A kernel's result, which under `shard_map` differs between devices where `like` does."""
-    return jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=jax.typeof(like).manual_axis_type)
 
 
 def end_of_keys(query_block: Any, length: Any, causal: bool, blocks: Blocks) -> Any:

@@ -19,6 +19,7 @@ from jaxtyping import Array
 from kernels.attention import flash
 from kernels.attention.flash import Blocks, Launch, Segments, Specs
 from kernels.product import product
+from kernels.varying import output
 from zoo.functional.attention import Bias, Keys, Mask, Queries, Visible
 
 SMALLEST = 16  # what a product of Triton takes; all its blocks are powers of two
@@ -124,13 +125,13 @@ def _forward(
 ) -> tuple[Array, Array]:
     batch, num_queries, num_heads, width = q.shape
     specs = _by_queries(q, k, launch.forward)
-    lse = flash.output(q, (batch, num_heads, num_queries), jnp.float32)
+    lse = output(q, (batch, num_heads, num_queries), jnp.float32)
     return pl.pallas_call(
         partial(_forward_kernel, launch=launch),
         grid=specs.grid,
         in_specs=[specs.queries, specs.keys, specs.keys, _LENGTH, segments and specs.segments],
         out_specs=(specs.queries, specs.rows),
-        out_shape=(flash.output(q, q.shape, q.dtype), lse),
+        out_shape=(output(q, q.shape, q.dtype), lse),
         compiler_params=_compiler_params(width),
         interpret=launch.interpret,
         name="flash_attention_forward",
@@ -184,7 +185,7 @@ def _backward(launch: Launch, q, k, v, lengths, segments, d_o, lse, delta) -> tu
             name=f"flash_attention_gradient_of_{name}",
         )(*inputs)
 
-    d_q, d_k, d_v = (flash.output(x, x.shape, x.dtype) for x in (q, k, v))
+    d_q, d_k, d_v = (output(x, x.shape, x.dtype) for x in (q, k, v))
     d_q = call(_queries_kernel, by_queries, by_queries.queries, d_q, "queries")
     return d_q, *call(_keys_kernel, by_keys, (by_keys.keys,) * 2, (d_k, d_v), "keys")
 

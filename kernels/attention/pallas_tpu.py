@@ -22,6 +22,7 @@ from jaxtyping import Array
 from kernels.attention import flash
 from kernels.attention.flash import Blocks, Launch, Segments, Specs
 from kernels.product import product
+from kernels.varying import output
 from zoo.functional.attention import Bias, Keys, Mask, Queries, Visible
 
 LANES = 128  # of a register; the sizes of the last axis of a block are multiples of it
@@ -176,7 +177,7 @@ def _forward(
 ) -> tuple[Array, Array]:
     (*heads, num_queries, width), blocks = q.shape, launch.forward
     specs = _by_queries(q, k, blocks, launch.causal)
-    lse = flash.output(q, (*heads, 1, num_queries), jnp.float32)
+    lse = output(q, (*heads, 1, num_queries), jnp.float32)
     return _call(
         _forward_kernel,
         "forward",
@@ -184,7 +185,7 @@ def _forward(
         specs.grid,
         in_specs=[specs.queries, specs.keys, specs.keys, segments and specs.segments],
         out_specs=(specs.queries, specs.rows),
-        out_shape=(flash.output(q, q.shape, q.dtype), lse),
+        out_shape=(output(q, q.shape, q.dtype), lse),
         scratch=[(width, blocks.queries), (1, blocks.queries), (1, blocks.queries)],
     )(lengths, q, k, v, segments)
 
@@ -241,7 +242,7 @@ def _forward_kernel(
 def _backward(launch: Launch, q, k, v, lengths, segments, d_o, lse, delta) -> tuple[Array, ...]:
     blocks, width = launch.backward, q.shape[-1]
     inputs = lengths, q, k, v, segments, d_o, lse, delta[:, :, None]
-    d_q, d_k, d_v = (flash.output(x, x.shape, x.dtype) for x in (q, k, v))
+    d_q, d_k, d_v = (output(x, x.shape, x.dtype) for x in (q, k, v))
 
     def call(kernel: Any, name: str, specs: Specs, *options: Any) -> Any:
         rules_and_rest = [segments and specs.segments, specs.queries, specs.rows, specs.rows]

@@ -2,7 +2,11 @@
 
     y[b, stride·i + dilation·u - pad, o] += x[b, i, c] · kernel[u, o, c],   then + bias[o]
 
-The reference is `zoo.functional.conv.conv_transpose`. Backends: `xla.py` (CPU).
+The reference is `zoo.functional.conv.conv_transpose`. Backends:
+
+| file | platform | serves |
+|---|---|---|
+| `xla.py` | any; chosen on CPUs | everything; dilated windows and groups by the reference |
 """
 
 from kernels.conv_transpose.xla import conv_transpose

@@ -2,7 +2,11 @@
 
     y = x W + b
 
-The reference is `zoo.functional.dense.dense`. Backends: `xla.py` (CPU).
+The reference is `zoo.functional.dense.dense`. Backends:
+
+| file | platform | serves |
+|---|---|---|
+| `xla.py` | any; chosen on CPUs | everything |
 """
 
 from kernels.dense.xla import dense

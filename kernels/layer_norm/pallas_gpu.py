@@ -9,7 +9,6 @@ for the gradients of scale and bias, which are then added. `rows.py` has the equ
 
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
@@ -20,11 +19,13 @@ from kernels.layer_norm.rows import (
     Form,
     Passes,
     check,
+    guarded,
     input_gradient,
     normalized,
     row_mean,
     standardized,
 )
+from kernels.varying import output
 
 BLOCK_SIZE = 4096  # numbers in a block, where a row is not longer
 MAX_DIM = 16384  # 32 numbers of each array in a thread's registers
@@ -65,12 +66,13 @@ def rms_norm(
     return normalized(x, scale, None, Form(False, epsilon, interpret), PASSES)
 
 
+@guarded(3)
 def _forward(x: Array, scale: Array | None, bias: Array | None, form: Form):
     rows, dim = x.shape
     block = _block_shape(rows, dim)
     y = pl.pallas_call(
         partial(_forward_kernel, form=form, block=block),
-        out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
+        out_shape=output(x, x.shape, x.dtype),
         grid=(pl.cdiv(rows, block[0]),),
         compiler_params=_compiler_params(block),
         interpret=form.interpret,
@@ -89,14 +91,15 @@ def _forward_kernel(x_ref, scale_ref, bias_ref, y_ref, *, form: Form, block: tup
     triton.store(y_ref.at[at], y.astype(y_ref.dtype), mask=real)
 
 
+@guarded(4)
 def _backward(dy: Array, x: Array, scale: Array | None, kept: tuple[()], form: Form):
     rows, dim = x.shape
     block = _block_shape(rows, dim)
     programs = min(MAX_PROGRAMS, pl.cdiv(rows, block[0]))
-    sums = jax.ShapeDtypeStruct((programs, dim), jnp.float32)
+    sums = output(x, (programs, dim), jnp.float32)
     dx, dscale, dbias = pl.pallas_call(
         partial(_backward_kernel, form=form, block=block),
-        out_shape=(jax.ShapeDtypeStruct(x.shape, x.dtype), sums, sums),
+        out_shape=(output(x, x.shape, x.dtype), sums, sums),
         grid=(programs,),
         compiler_params=_compiler_params(block),
         interpret=form.interpret,

@@ -9,7 +9,6 @@ that stays in the fast memory until the last of them. `rows.py` has the equation
 
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
@@ -20,12 +19,14 @@ from kernels.layer_norm.rows import (
     Form,
     Passes,
     check,
+    guarded,
     input_gradient,
     normalized,
     row_mean,
     standardized,
     where,
 )
+from kernels.varying import output
 
 LANES, SUBLANES = 128, 16  # a tile of bfloat16; those of float32 have 8 sublanes
 # Float32 numbers in a block: the backward pass holds three blocks twice over, for one is copied
@@ -67,13 +68,14 @@ def rms_norm(
     return normalized(x, scale, None, Form(False, epsilon, interpret), PASSES)
 
 
+@guarded(3)
 def _forward(x: Array, scale: Array | None, bias: Array | None, form: Form):
     rows, dim = x.shape
     shape = _block_shape(rows, dim)
     block, row = _blocks(shape)
     y = pl.pallas_call(
         partial(_forward_kernel, form=form, shape=(rows, dim)),
-        out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
+        out_shape=output(x, x.shape, x.dtype),
         grid=(pl.cdiv(rows, shape[0]),),
         in_specs=[block, row, row],
         out_specs=block,
@@ -90,14 +92,15 @@ def _forward_kernel(x_ref, scale_ref, bias_ref, y_ref, *, form: Form, shape: tup
     y_ref[...] = (x_hat * scale_ref[...] + bias_ref[...]).astype(y_ref.dtype)
 
 
+@guarded(4)
 def _backward(dy: Array, x: Array, scale: Array | None, kept: tuple[()], form: Form):
     rows, dim = x.shape
     shape = _block_shape(rows, dim)
     block, row = _blocks(shape)
-    sums = jax.ShapeDtypeStruct((1, dim), jnp.float32)
+    sums = output(x, (1, dim), jnp.float32)
     dx, dscale, dbias = pl.pallas_call(
         partial(_backward_kernel, form=form, shape=(rows, dim)),
-        out_shape=(jax.ShapeDtypeStruct(x.shape, x.dtype), sums, sums),
+        out_shape=(output(x, x.shape, x.dtype), sums, sums),
         grid=(pl.cdiv(rows, shape[0]),),
         in_specs=[block, block, row],
         out_specs=(block, row, row),

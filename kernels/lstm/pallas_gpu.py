@@ -20,7 +20,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
@@ -30,6 +29,7 @@ from jaxtyping import Array, Bool, Float
 from kernels.lstm import recurrence
 from kernels.lstm.recurrence import Form, Passes, State
 from kernels.product import product
+from kernels.varying import output
 
 ROWS = 16  # of the batch in a program, the fewest that a product of Triton takes
 MAX_SIZE = 2**31  # Triton counts elements in 32 bits
@@ -117,8 +117,8 @@ def _forward(
             f"the gates of all steps are {a.size} numbers, and Triton counts to {MAX_SIZE}; cut "
             "the batch, or use zoo.functional.recurrent.lstm"
         )
-    y = jax.ShapeDtypeStruct((steps, batch, width // 4), a.dtype)
-    c_before = jax.ShapeDtypeStruct(y.shape, jnp.float32)
+    y = output(a, (steps, batch, width // 4), a.dtype)
+    c_before = output(a, y.shape, jnp.float32)
     # h before a step and after it, and which is which changes from step to step.
     h = jnp.stack([h0, h0])
     of_h = pl.BlockSpec((2, ROWS, h0.shape[1]), lambda i: (0, i, 0))

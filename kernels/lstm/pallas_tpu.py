@@ -16,7 +16,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
@@ -26,6 +25,7 @@ from jaxtyping import Array, Bool, Float
 from kernels.lstm import recurrence
 from kernels.lstm.recurrence import Form, Passes, State
 from kernels.product import product
+from kernels.varying import output
 
 LANES, SUBLANES = 128, 16  # a tile of bfloat16; those of float32 have 8 sublanes
 WEIGHT_BYTES = 2**23  # of W_h: half of the fast memory of a TPU v4, which has the least of all
@@ -200,9 +200,9 @@ def _forward(
 ):
     steps, batch, width = a.shape
     plan = _plan(a, form.reverse)
-    h = jax.ShapeDtypeStruct((steps, batch, width // 4), a.dtype)
-    state = jax.ShapeDtypeStruct(h0.shape, jnp.float32)
-    c_before = jax.ShapeDtypeStruct(h.shape, jnp.float32)
+    h = output(a, (steps, batch, width // 4), a.dtype)
+    state = output(a, h0.shape, jnp.float32)
+    c_before = output(a, h.shape, jnp.float32)
     inputs = a, h0, c0, w_h, b[None], _in_chunks(mask, plan.chunks)
     of_kept = (plan.gates, plan.sequence) if keep else None
     h, h_last, c_last, kept = _call(
@@ -269,7 +269,7 @@ def _backward(
     sums, c_before = kept
     plan = _plan(sums, not form.reverse)
     w_back = w_h.T  # turned once, not in every step
-    state = jax.ShapeDtypeStruct(d_last[0].shape, jnp.float32)
+    state = output(sums, d_last[0].shape, jnp.float32)
     return _call(
         _backward_kernel,
         "backward",

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from kernels.derivative import differentiable_no_more
+from kernels.varying import alike
 from zoo.functional.activation import sigmoid, tanh
 
 State = tuple[Array, Array]  # h and c, or their gradients
@@ -143,7 +144,8 @@ def padded(
     h0, c0 = (jnp.pad(array, [(0, rows), (0, columns)]) for array in state)
     w_h = jnp.pad(gates(w_h), [(0, columns), (0, 0)])
     mask = None if mask is None else jnp.pad(mask.T, [(0, 0), (0, rows)])[..., None]
-    result: Any = over_time(x @ gates(w_x), h0, c0, w_h, gates(b), mask, form, passes)
+    arrays = alike(x @ gates(w_x), h0, c0, w_h, gates(b), mask)
+    result: Any = over_time(*arrays, form, passes)
     outputs, (h, c) = result
     outputs = jnp.swapaxes(outputs[:, :batch, :dim], 0, 1)
     return outputs, (h[:batch, :dim], c[:batch, :dim])

@@ -12,11 +12,15 @@ class LSTMSpec:
     in_dim: int  # D
     dim: int  # H
     padded: bool = False  # sequences are of unequal length
+    reverse: bool = False  # the last step comes first
 
 
 SPECS = {
     "vowels-first": LSTMSpec(batch=32, steps=29, in_dim=12, dim=64, padded=True),
     "sentiment": LSTMSpec(batch=32, steps=64, in_dim=32, dim=100, padded=True),
+    "sentiment-reversed": LSTMSpec(
+        batch=32, steps=64, in_dim=32, dim=100, padded=True, reverse=True
+    ),
     "language-model": LSTMSpec(batch=32, steps=128, in_dim=256, dim=256),
     "gnmt": LSTMSpec(batch=128, steps=64, in_dim=1024, dim=1024, padded=True),
 }

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float
 
 from kernels.dense.xla import dense
 from kernels.lstm.recurrence import Form, Passes, State, over_time
+from kernels.varying import alike
 from zoo.functional.activation import tanh
 
 
@@ -34,12 +35,18 @@ def lstm(
     mask: Bool[Array, "B T"] | None = None,
     reverse: bool = False,
 ) -> tuple[Float[Array, "B T H"], tuple[Float[Array, "B H"], Float[Array, "B H"]]]:
-    """`zoo.functional.recurrent.lstm`; differentiable backwards, not by `jax.jvp`."""
+    """`zoo.functional.recurrent.lstm`; differentiable backwards, not by `jax.jvp`.
+
+    Inputs and weights of several types are all taken in the widest; the state keeps its own.
+    """
+    dtype = jnp.result_type(x, w_x, w_h, b)
+    wanted = jnp.result_type(x, w_x, b)  # of the reference's outputs
+    x, w_x, w_h, b = (array.astype(dtype) for array in (x, w_x, w_h, b))
     a = dense(jnp.swapaxes(x, 0, 1), w_x)  # [T, B, 4H]: turned while it is narrow
     mask = None if mask is None else mask.T[..., None]
-    result: Any = over_time(a, h0, c0, w_h, b, mask, Form(reverse), PASSES)
+    result: Any = over_time(*alike(a, h0, c0, w_h, b, mask), Form(reverse), PASSES)
     outputs, last = result
-    return jnp.swapaxes(outputs, 0, 1), last
+    return jnp.swapaxes(outputs, 0, 1).astype(wanted), last
 
 
 def _forward(
@@ -60,7 +67,7 @@ def _forward(
     def step(carry, inputs):
         h, c = carry
         from_x, real = inputs
-        sums = from_x.astype(c.dtype) + (h.astype(dtype) @ w_h + b)
+        sums = from_x.astype(c.dtype) + (h.astype(dtype) @ w_h + b).astype(c.dtype)
         i, f, g, o = jnp.split(lax.optimization_barrier(shift + scale * tanh(scale * sums)), 4, -1)
         c_after = lax.optimization_barrier(f * c + i * g)
         h_after = (o * tanh(c_after)).astype(h.dtype)
@@ -80,7 +87,7 @@ def _backward(d_outputs: Array, d_last: State, kept, w_h: Array, mask: Array | N
         dh_after, dc_after, c_after = carry
         dy, (i, f, g, o), c, real = inputs
         tanh_c = tanh(c_after)
-        dh = dh_after + dy.astype(dh_after.dtype)
+        dh = (dh_after + dy.astype(dh_after.dtype)).astype(dc_after.dtype)
         dc = lax.optimization_barrier(dc_after + dh * o * (1 - tanh_c * tanh_c))
         parts = dc * g * i * (1 - i), dc * c * f * (1 - f), dc * i * (1 - g * g)
         parts = lax.optimization_barrier((*parts, dh * tanh_c * o * (1 - o)))
@@ -88,7 +95,7 @@ def _backward(d_outputs: Array, d_last: State, kept, w_h: Array, mask: Array | N
         if real is not None:  # h and c stayed: c_after is c, and no gate had a part in it
             da = jnp.where(real, da, 0)
         da = da.astype(dtype)
-        dh, dc = (da @ w_back).astype(dh.dtype), dc * f
+        dh, dc = (da @ w_back).astype(dh_after.dtype), dc * f
         if real is not None:
             dh, dc = jnp.where(real, dh, dh_after), jnp.where(real, dc, dc_after)
         return (dh, dc, c), da

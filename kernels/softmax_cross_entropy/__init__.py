@@ -9,9 +9,12 @@ is `zoo.functional.cross_entropy.linear_cross_entropy`. Backends:
 
 | file | platform | serves |
 |---|---|---|
-| `xla.py` | any; chosen on CPUs | everything |
+| `xla.py` | any; chosen on CPUs | everything; up to 2,048 words by the reference |
 | `pallas_gpu.py` | NVIDIA, through Triton | float32 and bfloat16 |
 | `pallas_tpu.py` | TPU, through Mosaic | float32 and bfloat16, rows of at most 32 KB |
+
+Those in Pallas run on a CPU too with `interpret=True`, and are differentiable once. A bias may be
+-inf, for words that shall have no probability.
 """
 
 from kernels.softmax_cross_entropy.xla import linear_cross_entropy

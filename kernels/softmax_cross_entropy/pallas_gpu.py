@@ -9,7 +9,6 @@ registers; the two products with it are XLA's.
 
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
@@ -20,6 +19,7 @@ from jaxtyping import Array, Float, Int
 from kernels.product import product
 from kernels.softmax_cross_entropy import tiles
 from kernels.softmax_cross_entropy.tiles import Form, Passes
+from kernels.varying import output
 
 TILE = 8192  # logits of a row whose gradient is in memory at a time
 PART = 4096  # columns of the vocabulary that a program of the forward pass goes over
@@ -54,9 +54,10 @@ def linear_cross_entropy(
     return tiles.losses(x, kernel, bias, targets, PASSES, form)
 
 
+@tiles.guarded(4)
 def _statistics(x: Array, kernel: Array, bias: Array, targets: Array, form: Form):
     parts = pl.cdiv(form.vocab, PART)
-    number = jax.ShapeDtypeStruct((parts, len(x)), jnp.float32)
+    number = output(x, (parts, len(x)), jnp.float32)
     largest, total, of_target, of_all = pl.pallas_call(
         _statistics_kernel,
         grid=(pl.cdiv(len(x), ROWS), parts),
@@ -87,13 +88,13 @@ def _statistics_kernel(
         return m_after, s, of_target, of_all + jnp.sum(jnp.where(real[None], z, 0), axis=1)
 
     zeros = jnp.zeros(ROWS, jnp.float32)
-    # A part has at least one real column, so that m is finite after the first block.
     blocks = pl.cdiv(jnp.minimum(PART, vocab - part * PART), COLUMNS)
-    found = lax.fori_loop(0, blocks, take, (zeros - jnp.inf, zeros, zeros, zeros))
+    found = lax.fori_loop(0, blocks, take, (zeros + tiles.LOWEST, zeros, zeros, zeros))
     for ref, values in zip((largest_ref, total_ref, target_ref, all_ref), found, strict=True):
         triton.store(ref.at[part, row], values, mask=is_row)
 
 
+@tiles.guarded(6)
 def _gradient(
     x: Array,
     kernel: Array,
@@ -107,7 +108,7 @@ def _gradient(
     return pl.pallas_call(
         partial(_gradient_kernel, form=form),
         grid=(pl.cdiv(shape[0], ROWS), pl.cdiv(shape[1], COLUMNS)),
-        out_shape=jax.ShapeDtypeStruct(shape, x.dtype),
+        out_shape=output(x, shape, x.dtype),
         compiler_params=_compiler_params(),
         interpret=form.interpret,
         name="cross_entropy_gradient",

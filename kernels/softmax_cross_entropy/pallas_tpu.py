@@ -7,7 +7,6 @@ that never leave the fast memory; the two products with it are XLA's.
 
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
@@ -17,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from kernels.product import product
 from kernels.softmax_cross_entropy import tiles
 from kernels.softmax_cross_entropy.tiles import Form, Passes
+from kernels.varying import output
 
 TILE = 8192  # logits of a row whose gradient is in memory at a time
 LANES, SUBLANES = 128, 16  # a tile of bfloat16; those of float32 have 8 sublanes
@@ -72,10 +72,11 @@ def _specs(x: Array, rows: int, columns: int):
     )
 
 
+@tiles.guarded(4)
 def _statistics(x: Array, kernel: Array, bias: Array, targets: Array, form: Form):
     rows, columns = _blocks(x, kernel)
     of_x, of_kernel, of_bias, column = _specs(x, rows, columns)
-    number = jax.ShapeDtypeStruct((len(x), 1), jnp.float32)
+    number = output(x, (len(x), 1), jnp.float32)
     found = pl.pallas_call(
         partial(_statistics_kernel, vocab=form.vocab),
         grid=(pl.cdiv(len(x), rows), pl.cdiv(form.vocab, columns)),
@@ -98,7 +99,7 @@ def _statistics_kernel(
 
     @pl.when(j == 0)
     def start():
-        m_ref[...] = jnp.full_like(m_ref, -jnp.inf)
+        m_ref[...] = jnp.full_like(m_ref, tiles.LOWEST)
         for ref in (s_ref, target_ref, all_ref):
             ref[...] = jnp.zeros_like(ref)
 
@@ -117,6 +118,7 @@ def _statistics_kernel(
         log_ref[...] = m_ref[...] + jnp.log(s_ref[...])
 
 
+@tiles.guarded(6)
 def _gradient(
     x: Array,
     kernel: Array,
@@ -134,7 +136,7 @@ def _gradient(
         grid=(pl.cdiv(shape[0], rows), pl.cdiv(shape[1], columns)),
         in_specs=[of_x, of_kernel, of_bias, *[column] * 3],
         out_specs=pl.BlockSpec((rows, columns), lambda i, j: (i, j)),
-        out_shape=jax.ShapeDtypeStruct(shape, x.dtype),
+        out_shape=output(x, shape, x.dtype),
         compiler_params=tpu.CompilerParams(dimension_semantics=("parallel", "parallel")),
         interpret=form.interpret,
         name="cross_entropy_gradient",

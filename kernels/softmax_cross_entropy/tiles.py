@@ -6,6 +6,7 @@ softmax", algorithm 3):
 
     m' = max(m, max_v z_v),   s' = s exp(m - m') + Σ_v exp(z_v - m'),   log Z = m + log s
 
+m begins at the lowest finite number: a whole tile may be -inf, where a bias hides its words.
 The backward pass computes the logits of a tile again, which costs one product more than keeping
 them would, and reads none of V numbers a row from memory:
 
@@ -24,6 +25,16 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from kernels.derivative import differentiable_no_more
+from kernels.varying import alike
+
+# For the passes of a back end in Pallas, given which of their arguments are no arrays.
+guarded = partial(
+    differentiable_no_more,
+    "the cross-entropy kernel",
+    "kernels.softmax_cross_entropy.xla or zoo.functional.cross_entropy",
+)
+LOWEST = float(jnp.finfo(jnp.float32).min)  # m of no logit: finite, as -inf - -inf is no number
 Carry = TypeVar("Carry")
 Start = int | Array  # where a tile begins
 
@@ -65,10 +76,14 @@ def losses(
     passes: Passes,
     form: Form,
 ) -> Array:
-    """One loss a row: `log Z - (1 - α) z_target - α Σ_v z_v / V`; any leading axes."""
+    """One loss a row: `log Z - (1 - α) z_target - α Σ_v z_v / V`; any leading axes.
+
+    As in the reference a target below 0 counts from the end, and one that is no word gives NaN.
+    """
     bias = jnp.zeros(kernel.shape[1], kernel.dtype) if bias is None else bias
-    rows = x.reshape(-1, x.shape[-1])
-    flat: Any = _losses(rows, kernel, bias, targets.reshape(-1), passes, form)
+    rows, wanted = x.reshape(-1, x.shape[-1]), targets.reshape(-1).astype(jnp.int32)
+    wanted = jnp.where(wanted < 0, wanted + form.vocab, wanted)
+    flat: Any = _losses(*alike(rows, kernel, bias, wanted), passes, form)
     return flat.reshape(targets.shape)
 
 
@@ -79,8 +94,10 @@ def _losses(x: Array, kernel: Array, bias: Array, targets: Array, passes: Passes
 
 def _forward(x: Array, kernel: Array, bias: Array, targets: Array, passes: Passes, form: Form):
     log_normalizer, of_target, of_all = passes.statistics(x, kernel, bias, targets, form)
-    smoothing = form.label_smoothing
-    told = (1 - smoothing) * of_target + smoothing * of_all / form.vocab
+    is_word = (targets >= 0) & (targets < form.vocab)
+    told = jnp.where(is_word, of_target, jnp.nan)
+    if smoothing := form.label_smoothing:  # else 0 times a logit of -inf would be NaN
+        told = (1 - smoothing) * told + smoothing * of_all / form.vocab
     return log_normalizer - told, (x, kernel, bias, targets, log_normalizer)
 
 
@@ -93,11 +110,12 @@ def _backward(passes: Passes, form: Form, residuals, d_losses: Array):
         dz = passes.gradient(x, w, b, targets - start, log_normalizer, d_losses, form)
         dz = lax.optimization_barrier(dz)  # else it is computed in both products
         dx += jnp.matmul(dz, w.T, preferred_element_type=jnp.float32)
-        d_kernel = lax.dynamic_update_slice_in_dim(d_kernel, x.T @ dz, start, axis=1)
+        d_w = (x.T @ dz).astype(kernel.dtype)
+        d_kernel = lax.dynamic_update_slice_in_dim(d_kernel, d_w, start, axis=1)
         d_b = jnp.sum(dz, axis=0, dtype=jnp.float32).astype(bias.dtype)
         return dx, d_kernel, lax.dynamic_update_slice_in_dim(d_bias, d_b, start, axis=0)
 
-    zeros = jnp.zeros(x.shape), jnp.zeros_like(kernel), jnp.zeros_like(bias)
+    zeros = jnp.zeros_like(x, jnp.float32), jnp.zeros_like(kernel), jnp.zeros_like(bias)
     dx, d_kernel, d_bias = over_tiles(visit, zeros, form)
     return dx.astype(x.dtype), d_kernel, d_bias, None
 

@@ -18,7 +18,10 @@ def linear_cross_entropy(
     bias: Float[Array, " V"] | None = None,
     label_smoothing: float = 0.0,
 ) -> Float[Array, "*B"]:
-    """`zoo.functional.cross_entropy.linear_cross_entropy`; differentiable once, backwards."""
+    """`zoo.functional.cross_entropy.linear_cross_entropy`; differentiable backwards.
+
+    Its gradients are too, though the logits of all tiles are kept then.
+    """
     vocab = kernel.shape[1]
     if vocab <= TILE:  # one tile: nothing is won by computing it again
         return softmax_cross_entropy(dense(x, kernel, bias), targets, label_smoothing)
@@ -34,8 +37,8 @@ def _statistics(x: Array, kernel: Array, bias: Array, targets: Array, form: Form
         of_target += jnp.where(_is_target(z, targets - start), z, 0).sum(-1)
         return now, total, of_target, of_all + z.sum(-1)
 
-    zeros = jnp.zeros(len(x))
-    start = jnp.full(len(x), -jnp.inf), zeros, zeros, zeros
+    zeros = jnp.zeros_like(x[:, 0], jnp.float32)
+    start = jnp.full_like(zeros, tiles.LOWEST), zeros, zeros, zeros
     largest, total, of_target, of_all = tiles.over_tiles(visit, start, form)
     return largest + jnp.log(total), of_target, of_all
 
@@ -51,7 +54,8 @@ def _gradient(
 ) -> Array:
     z = _logits(x, kernel, bias)
     columns = log_normalizer[:, None], d_losses[:, None]
-    return tiles.gradient_of_logits(z, _is_target(z, targets), *columns, form).astype(x.dtype)
+    dz = tiles.gradient_of_logits(z, _is_target(z, targets), *columns, form)
+    return dz.astype(jnp.result_type(x, kernel))
 
 
 def _logits(x: Array, kernel: Array, bias: Array) -> Array:

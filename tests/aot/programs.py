@@ -4,6 +4,7 @@ import importlib
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -29,11 +30,14 @@ def norm(case: Case) -> list[Any]:
 def attention(case: Case) -> list[Any]:
     """q, k, v and the mask."""
     spec = ATTENTIONS[case.spec]
-    shapes = [(spec.batch, spec.tokens, n, spec.width) for n in (spec.heads, spec.kv_heads)]
-    q, k = (jax.ShapeDtypeStruct(shape, case.dtype) for shape in shapes)
+    sizes = (spec.tokens, spec.heads), (spec.num_keys or spec.tokens, spec.kv_heads)
+    q, k = (
+        jax.ShapeDtypeStruct((spec.batch, size, heads, spec.width), case.dtype)
+        for size, heads in sizes
+    )
     lengths: Any = jax.ShapeDtypeStruct((spec.batch,), "int32") if spec.lengths else None
-    segment: Any = jax.ShapeDtypeStruct((spec.batch, spec.tokens), "int32")
-    segments = (segment, segment) if spec.segments else None
+    both: Any = tuple(jax.ShapeDtypeStruct((spec.batch, size), "int32") for size, _ in sizes)
+    segments = both if spec.segments else None
     return [q, k, k, Mask(causal=spec.causal, lengths=lengths, segments=segments)]
 
 
@@ -62,6 +66,11 @@ def lstm(case: Case) -> list[Any]:
     return [x, state, state, *weights, {"mask": mask}]
 
 
+def known(case: Case) -> dict[str, Any]:
+    """Arguments that are no arrays, by name."""
+    return {"reverse": LSTMS[case.spec].reverse} if case.operation == "lstm" else {}
+
+
 # Operation -> the folder of its kernels, and its arguments: shapes, or trees of them; the last may
 # be a dict of those that are given by name.
 OPERATIONS: dict[str, tuple[str, Callable[[Case], list[Any]]]] = {
@@ -77,7 +86,8 @@ def compile_case(case: Case, target: Target) -> dict[str, Any]:
     """What the compiled program calls and takes, and the seconds that compiling took."""
     folder, arguments_of = OPERATIONS[case.operation]
     module = importlib.import_module(f"kernels.{folder}.{case.backend}")
-    function, arguments = called(getattr(module, case.operation)), arguments_of(case)
+    function = called(partial(getattr(module, case.operation), **known(case)))
+    arguments = arguments_of(case)
     sharding = jax.sharding.SingleDeviceSharding(target.devices()[0])
 
     def placed(tree):

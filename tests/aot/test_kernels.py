@@ -22,6 +22,7 @@ pytestmark = pytest.mark.aot
 
 CUSTOM_CALL = {
     "cudnn": "__cudnn$fmhaSoftmax",
+    "gpu": "__cudnn$fmhaSoftmax",
     "pallas_gpu": "__gpu$xla.gpu.triton",
     "pallas_tpu": "tpu_custom_call",
 }
@@ -48,7 +49,7 @@ def pairs():
         # One process compiles all of a target.
         of_all = [pytest.mark.xdist_group(name), *marks(name)]
         for case in CASES:
-            if case.platform == target(name).platform:
+            if case.is_for(name, target(name).platform):
                 yield pytest.param(name, case, id=f"{name}-{case}", marks=of_all)
 
 

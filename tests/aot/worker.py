@@ -24,5 +24,6 @@ def attempt(case: Case, chosen: Target) -> dict[str, Any]:
 
 if __name__ == "__main__":
     chosen = target(sys.argv[1])
-    found = {str(case): attempt(case, chosen) for case in CASES if case.platform == chosen.platform}
+    cases = [case for case in CASES if case.is_for(chosen.chip, chosen.platform)]
+    found = {str(case): attempt(case, chosen) for case in cases}
     print(json.dumps(found))

@@ -3,6 +3,7 @@
 That cuDNN takes the call is seen where it is compiled for a GPU: `tests/aot`.
 """
 
+import logging
 from functools import partial
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernels.attention import gpu
 from kernels.attention.cudnn import attention
 from tests.close import assert_close
 from tests.kernels.gradients import random
@@ -20,33 +22,32 @@ from zoo.functional.attention import attention as reference
 by_xla = partial(attention, implementation="xla")
 
 
-def arguments(batch=2, tokens=9, heads=4, kv_heads=2, width=16, dtype="bfloat16"):
-    shapes = [(batch, tokens, n, width) for n in (heads, kv_heads, kv_heads)]
+def arguments(batch=2, tokens=9, num_keys=None, heads=4, kv_heads=2, width=16, dtype="bfloat16"):
+    keys = (batch, num_keys or tokens, kv_heads, width)
+    shapes = [(batch, tokens, heads, width), keys, keys]
     return [random(shape, i, dtype) for i, shape in enumerate(shapes)]
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
-    tokens=st.integers(1, 20),
-    heads=st.sampled_from([(1, 1), (4, 2), (3, 1)]),
+    tokens=st.sampled_from([1, 9]),
+    num_keys=st.sampled_from([5, 9, 12]),
+    heads=st.sampled_from([(2, 2), (3, 1)]),
     causal=st.booleans(),
     lengths=st.none() | st.tuples(st.integers(0, 25), st.integers(0, 25)),
     dtype=st.sampled_from(["bfloat16", "float16"]),
 )
-def test_the_rules_arrive(tokens, heads, causal, lengths, dtype):
+def test_the_rules_arrive(tokens, num_keys, heads, causal, lengths, dtype):
     """Values and gradients; a row without keys has 0 of both."""
-    q, k, v = arguments(tokens=tokens, heads=heads[0], kv_heads=heads[1], dtype=dtype)
+    q, k, v = arguments(2, tokens, num_keys, heads[0], heads[1], dtype=dtype)
     mask = Mask(causal=causal, lengths=None if lengths is None else jnp.array(lengths))
     weighting = random(q.shape, 7)
 
-    def loss(function, *q_k_v):
-        return jnp.vdot(function(*q_k_v, mask).astype(jnp.float32), weighting)
+    def found(function, *q_k_v):  # step by step: XLA compiles no whole program in float16 here
+        y, pull_back = jax.vjp(lambda *q_k_v: function(*q_k_v, mask), *q_k_v)
+        return y, *pull_back(weighting.astype(y.dtype))
 
-    assert_close(by_xla(q, k, v, mask), reference(q, k, v, mask), kind="bf16")
-    ours, theirs = (
-        jax.grad(partial(loss, function), argnums=(0, 1, 2))(q, k, v)
-        for function in (by_xla, reference)
-    )
+    ours, theirs = found(by_xla, q, k, v), found(reference, q, k, v)
     for ours_one, theirs_one in zip(ours, theirs, strict=True):
         assert_close(ours_one, theirs_one, kind="bf16")
 
@@ -79,5 +80,34 @@ def test_what_it_does_not_hide():
 
 def test_it_needs_cudnn():
     assert jax.default_backend() == "cpu"
-    with pytest.raises(RuntimeError, match="cuDNN"):
+    with pytest.raises(NotImplementedError, match="cuDNN is not installed; it comes with"):
         jax.jit(attention).lower(*arguments())
+
+
+@pytest.fixture
+def warnings_of_gpu(caplog):
+    """What `gpu.attention` logs, as if it had logged nothing before."""
+    gpu._say.cache_clear()
+    with caplog.at_level(logging.WARNING, logger="kernels"):
+        yield caplog
+    gpu._say.cache_clear()
+
+
+def test_what_runs_instead_is_said_once(warnings_of_gpu):
+    q, k, v = arguments(dtype="float32")
+    for _ in range(2):
+        assert jnp.array_equal(gpu.attention(q, k, v), reference(q, k, v))
+    (message,) = warnings_of_gpu.messages
+    assert message.startswith("gpu: attention -> reference, with T·S numbers, as float32 is nei")
+
+
+def test_an_installation_that_is_broken(monkeypatch, warnings_of_gpu):
+    """Is no refusal, so nothing takes its place."""
+
+    def fail(*_, **__):
+        raise RuntimeError("cuDNN: CUDNN_STATUS_NOT_INITIALIZED")
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", fail)
+    with pytest.raises(RuntimeError, match="NOT_INITIALIZED"):
+        gpu.attention(*arguments())
+    assert not warnings_of_gpu.messages

@@ -21,7 +21,7 @@ from zoo.functional import attention as reference
 
 def test_best_on_a_cpu():
     names = kernels.describe(kernels.best("cpu"))
-    assert {name for name, backend in names.items() if backend == "xla"} == {
+    assert {name for name, backend in names.items() if backend.split(" (")[0] == "xla"} == {
         "attention",
         "conv",
         "conv_transpose",
@@ -31,6 +31,31 @@ def test_best_on_a_cpu():
         "max_pool",
     }
     assert names["layer_norm"] == "reference"
+    assert names["attention"] == "xla (the reference below 256 queries)"
+    assert names["linear_cross_entropy"] == "xla (the reference up to 2048 words)"
+
+
+def test_what_the_notes_say():
+    """Where a call is left to the reference, and where not, as the program shows."""
+    ops = kernels.best("cpu")
+
+    def has_its_own_gradient(function, *arguments):
+        return "custom_vjp" in str(jax.make_jaxpr(function)(*arguments))
+
+    few, enough = (jnp.zeros((1, n, 1, 4)) for n in (255, 256))
+    assert not has_its_own_gradient(ops.attention, few, few, few)
+    assert has_its_own_gradient(ops.attention, enough, enough, enough)
+    x, targets = jnp.zeros((1, 2)), jnp.zeros(1, int)
+    assert not has_its_own_gradient(ops.linear_cross_entropy, x, jnp.zeros((2, 2048)), targets)
+    assert has_its_own_gradient(ops.linear_cross_entropy, x, jnp.zeros((2, 2049)), targets)
+    few, many = (jnp.zeros((3, 3, channels, 2)) for channels in (4, 5))
+    assert "conv_general" not in str(jax.make_jaxpr(ops.conv)(jnp.zeros((1, 5, 5, 4)), few))
+    assert "conv_general" in str(jax.make_jaxpr(ops.conv)(jnp.zeros((1, 5, 5, 5)), many))
+
+
+def test_every_kernel_is_chosen_or_has_a_reason_not_to_be():
+    assert choice.KERNELS.keys() == choice.CHOICES["cpu"].keys() | choice.STAYS["cpu"].keys()
+    assert not choice.CHOICES["cpu"].keys() & choice.STAYS["cpu"].keys()
 
 
 def test_elsewhere_the_reference():
@@ -84,12 +109,65 @@ def test_a_foreign_function_is_named_by_its_module():
     assert kernels.describe(zoo.Ops(dense=random))["dense"] == "tests.kernels.gradients"
 
 
+def test_a_partial_application_is_named_by_what_it_calls():
+    attention = functools.partial(functools.partial(kernels.best("cpu").attention), bias=None)
+    named = kernels.describe(zoo.Ops(attention=attention))["attention"]
+    assert named == "xla (the reference below 256 queries)"
+
+
+def test_summary():
+    """A line for each back end; the reason where a kernel was measured, or none was."""
+    said = kernels.summary(kernels.best("cpu"), "cpu").splitlines()
+    assert len(said) == 2
+    assert said[0].startswith("kernels: xla for dense, conv (the reference for ")
+    assert "max_pool, attention (the reference below 256 queries), lstm, " in said[0]
+    assert said[1].startswith("kernels: reference for batch_norm, layer_norm (ours is faster alone")
+    chosen = kernels.choose("cpu", layer_norm="xla", rms_norm="xla")
+    assert "faster alone" not in kernels.summary(chosen, "cpu")
+    elsewhere = kernels.summary(kernels.best("tpu"), "tpu").splitlines()
+    assert elsewhere[0].startswith("kernels: reference for dense, conv, ")
+    assert elsewhere[1:] == [f"kernels: {choice.UNMEASURED}"]
+
+
+@pytest.mark.parametrize(
+    ("operation", "backend"),
+    [(name, backend) for name, (_, files) in choice.KERNELS.items() for backend in files],
+)
+def test_choose(operation, backend):
+    """Every back end there is, for its platform; all else is as `best` has it."""
+    platform = choice.NEEDS.get(backend, ("cpu", ""))[0]
+    ops = kernels.choose(platform, **{operation: backend})
+    function, best = getattr(ops, operation), kernels.best(platform)
+    assert function.__module__ == f"kernels.{choice.KERNELS[operation][0]}.{backend}"
+    assert dataclasses.replace(ops, **{operation: getattr(best, operation)}) == best
+
+
+def test_choose_the_reference():
+    assert kernels.choose("cpu", attention="reference").attention is reference.attention
+
+
+def test_choose_never_falls_back():
+    match = r"^lstm: pallas_gpu needs an NVIDIA GPU; this is cpu$"
+    with pytest.raises(NotImplementedError, match=match):
+        kernels.choose("cpu", lstm="pallas_gpu")
+    with pytest.raises(NotImplementedError, match="pallas_tpu needs a TPU; this is gpu"):
+        kernels.choose("cuda", attention="xla", rms_norm="pallas_tpu")
+    with pytest.raises(ValueError, match=r"no operation 'atention'; did you mean 'attention'\?"):
+        kernels.choose("cpu", atention="xla")
+    with pytest.raises(ValueError, match=r"of lstm 'palas_gpu'; did you mean 'pallas_gpu'\?"):
+        kernels.choose("gpu", lstm="palas_gpu")
+    with pytest.raises(ValueError, match="no back end of batch_norm 'xla'; there are reference"):
+        kernels.choose("cpu", batch_norm="xla")
+
+
 def test_the_choice_is_logged_once(caplog):
     choice._best.cache_clear()
     with caplog.at_level(logging.INFO, logger="kernels"):
         kernels.best("cpu")
         kernels.best("cpu")
     assert sum("cpu: conv -> xla" in record.getMessage() for record in caplog.records) == 1
+    assert "cpu: layer_norm -> reference (ours is faster alone, but gained 1 %" in caplog.text
+    assert "cpu: batch_norm -> reference (there is no other)" in caplog.text
 
 
 def test_a_whole_model_gives_the_same():

@@ -14,9 +14,9 @@ from kernels.layer_norm import pallas_gpu, pallas_tpu, xla
 from kernels.layer_norm.specs import SPECS
 from tests.close import assert_close
 from tests.kernels.gradients import assert_same, random
+from tests.kernels.sharded import assert_differentiable_in_shards
 
-BACKENDS = {
-    "xla": (xla.layer_norm, xla.rms_norm),
+PALLAS = {
     "pallas_gpu": (
         partial(pallas_gpu.layer_norm, interpret=True),
         partial(pallas_gpu.rms_norm, interpret=True),
@@ -26,6 +26,7 @@ BACKENDS = {
         partial(pallas_tpu.rms_norm, interpret=True),
     ),
 }
+BACKENDS = {"xla": (xla.layer_norm, xla.rms_norm), **PALLAS}
 
 
 BOTH = ("layer_norm", "rms_norm")
@@ -146,3 +147,28 @@ def test_what_the_cpu_keeps():
 
     assert kept(xla.layer_norm, x, scale, scale) == [(6, 1), (6, 1), (6, 40), (40,), (40,)]
     assert kept(xla.rms_norm, x, scale) == [(6, 1), (6, 40), (40,)]
+
+
+def penalty(layer_norm):
+    """The gradient of a gradient's square."""
+    scale, weights = random((6,), 1), random((3, 6), 2)
+    inner = jax.grad(lambda x: jnp.sum(weights * layer_norm(x, scale)))
+    return jax.jit(jax.grad(lambda x: jnp.sum(inner(x) ** 2)))(random((3, 6), 0))
+
+
+def test_second_derivatives():
+    assert_close(penalty(xla.layer_norm), penalty(reference.layer_norm))
+
+
+@pytest.mark.parametrize("backend", PALLAS)
+def test_no_second_derivatives_in_pallas(backend):
+    with pytest.raises(NotImplementedError, match=r"has no derivative; use .* zoo\.functional"):
+        penalty(PALLAS[backend][0])
+
+
+@pytest.mark.parametrize("backend", [xla, pallas_gpu, pallas_tpu])
+def test_inside_shard_map(backend):
+    x, scale, bias = random((4, 6), 0), random((6,), 1), random((6,), 2)
+    for parameters in (scale, bias), (scale,), ():
+        assert_differentiable_in_shards(backend.layer_norm, (x,), parameters, runs=backend is xla)
+    assert_differentiable_in_shards(backend.rms_norm, (x,), (scale,), runs=backend is xla)

@@ -14,6 +14,7 @@ from kernels.lstm import pallas_gpu, pallas_tpu, xla
 from kernels.lstm.specs import SPECS, LSTMSpec
 from tests.close import assert_close
 from tests.kernels.gradients import assert_same, random
+from tests.kernels.sharded import assert_differentiable_in_shards
 from zoo.functional.recurrent import length_mask
 from zoo.functional.recurrent import lstm as reference
 
@@ -65,7 +66,8 @@ def test_named_shapes(backend, name):
     large = SPECS[name].dim > 256
     spec = dataclasses.replace(SPECS[name], batch=2, steps=3 if large else 12)
     mask = length_mask(jnp.array([2, 0]), spec.steps) if spec.padded else None
-    assert_as_reference(backend, spec, "bf16" if large else "leaf", mask=mask)
+    kind = "bf16" if large else "leaf"
+    assert_as_reference(backend, spec, kind, mask=mask, reverse=spec.reverse)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -200,6 +202,49 @@ def scans(jaxpr):
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
                 yield from scans(inner)
+
+
+@pytest.mark.parametrize(
+    "dtypes",
+    [
+        ("float32", "float32", "bfloat16", "bfloat16"),
+        ("float32", "bfloat16", "bfloat16", "float32"),
+        ("bfloat16", "float32", "float32", "bfloat16"),
+        ("float32", "float32", "float32", "bfloat16"),
+    ],
+)
+def test_mixed_types(dtypes):
+    """Of x, the weights, h and c; each gradient has that of its argument."""
+    of_x, of_weights, of_h, of_c = dtypes
+    x, h0, c0, *weights = arguments(LSTMSpec(batch=2, steps=3, in_dim=2, dim=3))
+    given = x.astype(of_x), h0.astype(of_h), c0.astype(of_c)
+    given = *given, *(array.astype(of_weights) for array in weights)
+
+    def gradients(function):
+        def everything(*args):
+            results, pullback = jax.vjp(partial(function, mask=any_mask(2, 3, 0b101)), *args)
+            return results, pullback(jax.tree.map(jnp.ones_like, results))
+
+        return jax.jit(everything)(*given)
+
+    actual, expected = gradients(xla.lstm), gradients(reference)
+    assert [a.dtype for a in jax.tree.leaves(actual)] == [
+        a.dtype for a in jax.tree.leaves(expected)
+    ]
+    assert_close(actual, expected, kind="bf16")
+
+
+@pytest.mark.parametrize("backend", [xla, pallas_gpu, pallas_tpu])
+@pytest.mark.parametrize("masked", [False, True])
+def test_inside_shard_map(backend, masked):
+    x, h0, c0, *weights = arguments(LSTMSpec(batch=4, steps=3, in_dim=2, dim=3))
+    mask = any_mask(4, 3, 0b101)
+
+    def lstm(x, h0, c0, mask, *weights):
+        return backend.lstm(x, h0, c0, *weights, mask=mask if masked else None)
+
+    rows, runs = (x, h0, c0, mask), backend is xla
+    assert_differentiable_in_shards(lstm, rows, tuple(weights), runs=runs)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

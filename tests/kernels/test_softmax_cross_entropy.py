@@ -15,13 +15,14 @@ from kernels.softmax_cross_entropy import linear_cross_entropy, pallas_gpu, pall
 from kernels.softmax_cross_entropy.specs import SPECS, CrossEntropySpec
 from tests.close import assert_close
 from tests.kernels.gradients import assert_same, random
+from tests.kernels.sharded import assert_differentiable_in_shards
 from zoo.functional.cross_entropy import linear_cross_entropy as reference
 
-BACKENDS = {
-    "xla": xla.linear_cross_entropy,
+PALLAS = {
     "pallas_gpu": partial(pallas_gpu.linear_cross_entropy, interpret=True),
     "pallas_tpu": partial(pallas_tpu.linear_cross_entropy, interpret=True),
 }
+BACKENDS = {"xla": xla.linear_cross_entropy, **PALLAS}
 EACH = pytest.mark.parametrize("backend", BACKENDS)
 
 
@@ -97,6 +98,87 @@ def test_one_tile_keeps_its_logits():
     x, kernel, bias = arguments(SPECS["bible-gpt"])
     trace = jax.make_jaxpr(linear_cross_entropy)(x, kernel, targets(SPECS["bible-gpt"]), bias)
     assert "custom_vjp" not in str(trace)
+
+
+@EACH
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_words_that_a_bias_hides(backend, smoothing, monkeypatch):
+    """All of the first tiles and parts, some in the middle, and the target of the last row."""
+    shrink(monkeypatch, tile=16)
+    x, kernel, bias = arguments(CrossEntropySpec(rows=4, dim=8, vocab=70))
+    hidden = bias.at[:33].set(-jnp.inf).at[38:60].set(-jnp.inf)
+
+    def losses(function):
+        wanted = jnp.array([33, 37, 69, 50])
+        return lambda *args: function(*args[:2], wanted, args[2], label_smoothing=smoothing)
+
+    same = losses(BACKENDS[backend]), losses(reference)
+    assert_same(*same, x, kernel, hidden, forward_mode=False)
+
+
+@EACH
+def test_targets_that_are_no_words(backend, monkeypatch):
+    """NaN, as in the reference, for which a target below 0 counts from the end."""
+    shrink(monkeypatch, tile=16)
+    x, kernel, _ = arguments(CrossEntropySpec(rows=5, dim=4, vocab=40))
+    wanted = jnp.array([40, 3, -1, -40, -41])
+    actual, expected = (jax.jit(f)(x, kernel, wanted) for f in (BACKENDS[backend], reference))
+    assert jnp.array_equal(jnp.isnan(actual), jnp.array([True, False, False, False, True]))
+    assert_close(actual[1:4], expected[1:4])
+
+
+@pytest.mark.parametrize("dtypes", [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_mixed_types(dtypes, monkeypatch):
+    """Of x and of the kernel; the gradient of each has its own."""
+    shrink(monkeypatch, tile=16)
+    x, kernel, bias = arguments(CrossEntropySpec(rows=3, dim=4, vocab=40))
+    wanted = jnp.array([0, 20, 39])
+    given = x.astype(dtypes[0]), kernel.astype(dtypes[1]), bias
+
+    def losses(function):
+        return lambda x, kernel, bias: function(x, kernel, wanted, bias)
+
+    same = losses(xla.linear_cross_entropy), losses(reference)
+    assert_same(*same, *given, kind="bf16", forward_mode=False)
+
+
+@pytest.mark.parametrize("backend", PALLAS)
+def test_as_compiled(backend):
+    """With the tiles, parts and blocks that are compiled for hardware; none is full at the end."""
+    assert_as_reference(backend, CrossEntropySpec(rows=70, dim=40, vocab=8300), smoothing=0.1)
+
+
+def penalty(losses, spec):
+    """The gradient of a gradient's square."""
+    x, kernel, _ = arguments(spec)
+    inner = jax.grad(lambda x: jnp.sum(jnp.sin(losses(x, kernel, targets(spec)))))
+    return jax.jit(jax.grad(lambda x: jnp.sum(inner(x) ** 2)))(x)
+
+
+def test_second_derivatives(monkeypatch):
+    shrink(monkeypatch, tile=16)
+    spec = CrossEntropySpec(rows=3, dim=4, vocab=40)
+    assert_close(penalty(xla.linear_cross_entropy, spec), penalty(reference, spec))
+
+
+@pytest.mark.parametrize("backend", PALLAS)
+def test_no_second_derivatives_in_pallas(backend):
+    spec = CrossEntropySpec(rows=3, dim=4, vocab=40)
+    with pytest.raises(NotImplementedError, match=r"has no derivative; use .* zoo\.functional"):
+        penalty(BACKENDS[backend], spec)
+
+
+@EACH
+def test_inside_shard_map(backend, monkeypatch):
+    shrink(monkeypatch, tile=16)
+    x, kernel, bias = arguments(CrossEntropySpec(rows=4, dim=4, vocab=40))
+    compiled = {"pallas_gpu": pallas_gpu, "pallas_tpu": pallas_tpu, "xla": xla}[backend]
+
+    def losses(x, wanted, kernel, bias):
+        return compiled.linear_cross_entropy(x, kernel, wanted, bias)
+
+    rows, parameters = (x, jnp.array([0, 39, 20, 3])), (kernel, bias)
+    assert_differentiable_in_shards(losses, rows, parameters, runs=backend == "xla")
 
 
 @EACH

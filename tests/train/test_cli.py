@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import kernels
 from tests.train import tiny
 from train import result
 from train.cli import VERBS, run_options
@@ -73,6 +74,19 @@ def test_run_json_is_one_object_and_nothing_else(run_cli, tmp_path):
     names = {"config.json", "metrics.jsonl", "checkpoints", "report.html", "result.json"}
     assert {path.name for path in folder.iterdir()} == names | {"tensorboard"}
     assert "step 8/8" in done.stderr
+
+
+def test_run_says_once_which_kernels_it_uses(run_cli, tmp_path):
+    """On standard error, for people, and for programs in the result."""
+    done = run_cli("run", "linear-diabetes", "--json", *tiny.fields("linear-diabetes"))
+    assert done.code == 0, done.stderr
+    line = "kernels: xla for dense, conv (the reference for windows over more than 4 channels), "
+    assert done.stderr.count(line) == 1
+    assert done.stderr.count("kernels: reference for batch_norm, layer_norm (ours is faster") == 1
+    said = json.loads(done.stdout)["kernels"]
+    assert said == kernels.describe(kernels.best("cpu"))
+    assert said["attention"] == "xla (the reference below 256 queries)"
+    assert (said["dense"], said["layer_norm"]) == ("xla", "reference")
 
 
 def test_run_ends_with_what_to_do_next(call, finished):
