@@ -12,6 +12,13 @@ def test_the_name_that_linux_gives(tmp_path):
     assert processor(cpuinfo) == "Abacus: 9"
 
 
+def test_kinds_of_one_name_are_told_apart(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    core = "cpu family\t: 25\nmodel\t\t: {}\nmodel name\t: AMD EPYC\n"
+    cpuinfo.write_text(core.format(1) + "\n" + core.format(17))
+    assert processor(cpuinfo) == "AMD EPYC, family 25 model 1"
+
+
 def test_where_there_is_no_name(tmp_path):
     (tmp_path / "cpuinfo").write_text("Hardware\t: a board of another architecture\n")
     assert processor(tmp_path / "cpuinfo") == platform.machine()
