@@ -3,12 +3,17 @@
 VENV   ?= .venv
 EXTRAS ?= test,parity
 PY     := $(VENV)/bin/python
+FOR_NEWEST := VENV=.venv-newest EXTRAS=test
+FOR_AOT    := VENV=.venv-aot EXTRAS=test,tpu-aot,gpu-aot
+# What the version of JAX does not decide.
+SAME_ON_ALL := --ignore tests/docs --ignore tests/benchmarks --ignore tests/train/data
 
 export NO_MKDOCS_2_WARNING := 1 # mkdocs-material's notice about other projects
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-newest test-aot lint format docs serve-docs bench constraints environment clean FORCE
+.PHONY: help demo test test-newest test-aot lint format docs serve-docs bench constraints environment \
+	environments clean FORCE
 
 help: ## List the commands
 	@printf '\nZoo from Scratch\n\n'
@@ -21,14 +26,14 @@ demo: $(VENV)/.core ## Train a ConvNet on real handwritten digits, from nothing 
 test: $(VENV)/.test ## Run the whole test suite; a part of it: make test TESTS="-k conv"
 	$(PY) -m pytest -n auto --dist worksteal $(TESTS)
 
-test-newest: ## Run it again, but for the documentation, on Python 3.13 or 3.12 with the newest JAX
+test-newest: ## Run what depends on JAX again, on Python 3.13 or 3.12 with the newest of it
 	@newest='$(NEWEST)'; if [ -n "$$newest" ]; \
-	then $(MAKE) --no-print-directory test VENV=.venv-newest EXTRAS=test PYTHON="$$newest" \
-		TESTS='-m "not aot and not matrix" --ignore tests/docs $(TESTS)'; \
+	then $(MAKE) --no-print-directory test $(FOR_NEWEST) PYTHON="$$newest" \
+		TESTS='-m "not aot and not matrix and not slow" $(SAME_ON_ALL) $(TESTS)'; \
 	else echo 'No Python 3.13 or 3.12 was found: the suite did not run with the newest JAX.'; fi
 
 test-aot: ## Compile kernels and recipes for GPUs and TPUs, which need not be here
-	@REQUIRE_COMPILERS=1 $(MAKE) --no-print-directory test VENV=.venv-aot EXTRAS=test,tpu-aot,gpu-aot \
+	@REQUIRE_COMPILERS=1 $(MAKE) --no-print-directory test $(FOR_AOT) \
 		TESTS="--dist loadgroup -m aot tests/aot $(TESTS)"
 
 lint: $(VENV)/.test $(VENV)/.docs ## Check style (ruff) and types (pyright)
@@ -49,7 +54,15 @@ serve-docs: $(VENV)/.docs ## Show the documentation at http://127.0.0.1:8000 whi
 bench: $(VENV)/.test ## Measure against stock Flax and PyTorch
 	$(PY) -m benchmarks run
 
-environment: $(VENV)/.test $(VENV)/.docs ## Install everything that the other commands need
+environment: $(VENV)/.test $(VENV)/.docs ## Install what test, lint and docs need
+
+# pip waits for the network half of the time, and uses one core for the other half.
+environments: ## Install what all commands need, test-newest and test-aot too, side by side
+	@$(MAKE) --no-print-directory environment & first=$$!; \
+	$(MAKE) --no-print-directory .venv-aot/.test $(FOR_AOT) & second=$$!; \
+	newest='$(NEWEST)'; if [ -n "$$newest" ]; \
+	then $(MAKE) --no-print-directory .venv-newest/.test $(FOR_NEWEST) PYTHON="$$newest"; fi; \
+	third=$$?; wait $$first && wait $$second && exit $$third
 
 clean: ## Remove environments, caches and the built site; runs/ stays
 	rm -rf .venv .venv-* .cache .hypothesis .pytest_cache .ruff_cache build dist site

@@ -41,17 +41,21 @@ def assert_on_eight_devices(*arguments: str) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_twenty_steps_are_those_of_one_device(name):
     """Without dropout, for which every device of `pmap` and `shard_map` has a key of its own."""
-    fields = FIELDS.get(name, SIXTEEN).split()
-    if hasattr(RECIPES[name].load().model, "dropout_rate"):
+    fields, model = FIELDS.get(name, SIXTEEN).split(), RECIPES[name].load().model
+    if hasattr(model, "dropout_rate"):
         fields += ["--model.dropout-rate", "0"]
+    if hasattr(model, "num_layers"):
+        fields += ["--model.num-layers", "1"]  # compiling four programs takes nearly all the time
     assert_on_eight_devices("equal", name, *fields)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["digits-resnet", "synopsis"])
 def test_an_evaluation_is_that_of_one_device(name):
     assert_on_eight_devices("answers", name, "--eval-batch-size", "13")
 
 
+@pytest.mark.matrix
 def test_accumulated_gradients_and_averaged_weights_too():
     """With batch norm, whose moments are those of a piece of the batch on all devices."""
     pieces = "--batch-size 32 --num-microbatches 2 --optim.ema-decay 0.9"
@@ -64,6 +68,7 @@ def test_the_balance_of_experts_is_that_of_the_whole_batch():
     assert_on_eight_devices("equal", "bible-llama", *SIXTEEN.split(), *fields.split())
 
 
+@pytest.mark.matrix
 def test_a_run_goes_on_under_any_mode_on_any_number_of_devices(tmp_path):
     """8, 4, 1, 8 and 4 devices; batch statistics and averaged weights are among what is saved."""
     assert_on_eight_devices("moved", str(tmp_path / "c"), "digits-resnet", *SIXTEEN.split())

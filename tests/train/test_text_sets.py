@@ -114,6 +114,7 @@ CASES: dict[str, tuple[Callable[[Path], None], str, list[str]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_recipe_takes_somebody_elses_set(name, tmp_path, monkeypatch):
     write, set_name, flags = CASES[name]
