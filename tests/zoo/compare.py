@@ -10,6 +10,8 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+import zoo
+
 Module = TypeVar("Module", bound=nnx.Module)
 
 
@@ -73,6 +75,21 @@ def output_shape(module: nnx.Module, *shape: int) -> tuple[int, ...]:
 def count_parameters(model: nnx.Module) -> int:
     """How many numbers a model learns, which may be an abstract one."""
     return sum(p.size for p in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+def preset_size(name: str) -> int:
+    """How many numbers a preset of repeated blocks learns.
+
+    Two depths tell a block's size, as building all blocks would take long even abstractly.
+    """
+
+    def size(num_layers: int) -> int:
+        def build():
+            return zoo.create(name, rngs=nnx.Rngs(0), num_layers=num_layers, scan=False)
+
+        return count_parameters(nnx.eval_shape(build))
+
+    return size(1) + (zoo.config(name).num_layers - 1) * (size(2) - size(1))
 
 
 def by_path(state: Any) -> dict[str, Array]:

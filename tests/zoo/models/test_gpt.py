@@ -10,9 +10,8 @@ import pytest
 from flax import nnx
 
 import kernels
-import zoo
 from tests.close import assert_close
-from tests.zoo.compare import by_path, count_parameters, randomized
+from tests.zoo.compare import by_path, randomized
 from train.flops import products
 from zoo.functional.ops import Ops
 from zoo.models.gpt import GPT, GPTConfig
@@ -131,16 +130,7 @@ def test_the_products_of_a_forward_pass(ops):
     ],
 )
 def test_published_sizes(name, size):
-    config = zoo.config(name)
-    # Two depths tell a block's size, as building all blocks would take long even abstractly.
-    shallow, deep = (
-        nnx.eval_shape(lambda layers=layers: zoo.create(
-            name, rngs=nnx.Rngs(0), num_layers=layers, scan=False
-        ))
-        for layers in (1, 2)
-    )  # fmt: skip
-    one, two = (count_parameters(m) for m in (shallow, deep))
-    assert one + (config.num_layers - 1) * (two - one) == size
+    assert preset_size(name) == size
 
 
 def test_attention_can_be_replaced_in_a_view(model):
