@@ -11,7 +11,7 @@ from flax import nnx
 
 import kernels
 from tests.close import assert_close
-from tests.zoo.compare import by_path, randomized
+from tests.zoo.compare import by_path, preset_size, randomized
 from train.flops import products
 from zoo.functional.ops import Ops
 from zoo.models.gpt import GPT, GPTConfig
