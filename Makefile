@@ -5,10 +5,11 @@ EXTRAS ?= test,parity
 PY     := $(VENV)/bin/python
 FOR_NEWEST := VENV=.venv-newest EXTRAS=test
 FOR_AOT    := VENV=.venv-aot EXTRAS=test,tpu-aot,gpu-aot
-# What the version of JAX does not decide, and shapes drawn beside the kernels' named ones.
-SAME_ON_ALL := -k "not drawn_shapes" --ignore tests/docs --ignore tests/benchmarks \
-	--ignore tests/train/data $(addprefix --ignore tests/train/test_,$(addsuffix .py,bad_input \
-	baselines chips config hardware metric_log metrics report targets text_sets))
+# What the version of JAX may decide: the models and kernels but for shapes drawn beside the named
+# ones, two steps and two more of every recipe, and what compiles, saves and shares out a step.
+DECIDED_BY_JAX := -m "not aot and not matrix and not slow" -k "not drawn_shapes" tests/test_imports.py \
+	tests/zoo tests/kernels $(addprefix tests/train/test_,$(addsuffix .py,checkpoint cli collectives \
+	distributed export flops optim parallel recipes resume step))
 
 export NO_MKDOCS_2_WARNING := 1 # mkdocs-material's notice about other projects
 
@@ -31,7 +32,7 @@ test: $(VENV)/.test ## Run the whole test suite; a part of it: make test TESTS="
 test-newest: ## Run what depends on JAX again, on Python 3.13 or 3.12 with the newest of it
 	@newest='$(NEWEST)'; if [ -n "$$newest" ]; \
 	then $(MAKE) --no-print-directory test $(FOR_NEWEST) PYTHON="$$newest" \
-		TESTS='-m "not aot and not matrix and not slow" $(SAME_ON_ALL) $(TESTS)'; \
+		TESTS='$(DECIDED_BY_JAX) $(TESTS)'; \
 	else echo 'No Python 3.13 or 3.12 was found: the suite did not run with the newest JAX.'; fi
 
 test-aot: ## Compile kernels and recipes for GPUs and TPUs, which need not be here

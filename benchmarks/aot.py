@@ -95,6 +95,13 @@ def versions() -> dict[str, str]:
     return {package: importlib.metadata.version(package) for package in PACKAGES}
 
 
+def fingerprint(lowered: Any, options: dict[str, Any] | None = None) -> str:
+    """SHA-256 of all that decides what a compiler makes of a program: where it is the same, so are
+    the compiled program and its figures."""
+    decides = [lowered.as_text(), versions(), options, os.environ.get("XLA_FLAGS"), H100_CONFIG]
+    return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
+
+
 def compiled(
     chip: str, names: Iterable[str], *, only_changed: bool = False
 ) -> Iterator[tuple[str, Found]]:
@@ -138,8 +145,7 @@ def compile_step(name: str, chosen: Target, only_changed: bool) -> Found:
     start = time.perf_counter()
     lowered, batch = lower_step(name, chosen)
     options = kernels.compiler_options(chosen.platform)
-    decides = [lowered.as_text(), versions(), options, os.environ.get("XLA_FLAGS"), H100_CONFIG]
-    program = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
+    program = fingerprint(lowered, options)
     recorded = read().get(name, {}) if only_changed else {}
     if recorded.get(chosen.chip, {}).get("program") == program:
         figures = recorded[chosen.chip]

@@ -29,6 +29,16 @@ os.environ.setdefault("MPLBACKEND", "agg")
 install_import_hook(["zoo", "kernels", "train", "serve", "benchmarks"], "beartype.beartype")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Most programs of a test run once: to optimise their machine code takes longer than it saves.
+
+    Fusions and layouts are those of every run; what is compiled for GPUs and TPUs is as in a run.
+    """
+    if config.getoption("markexpr") != "aot":
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {flags}".strip()
+
+
 class CliResult(NamedTuple):
     """How a command ended and what it wrote."""
 

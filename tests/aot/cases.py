@@ -30,6 +30,11 @@ class Case(NamedTuple):
         """Whether it is compiled for a chip of that platform."""
         return platform == self.platform and chip in (self.chips or (chip,))
 
+    @property
+    def is_witness(self) -> bool:
+        """Whether it is compiled every time: the least shape of an operation takes no minute."""
+        return self.spec in ("bible-gpt", "gpt-nano", "vowels-first")
+
     def __str__(self) -> str:
         return "-".join(self[:5])
 

@@ -2,7 +2,6 @@
 
 import importlib
 import re
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import jax
 from jax.experimental.layout import Format, Layout
 
+from benchmarks.aot import fingerprint
 from kernels.attention.specs import SPECS as ATTENTIONS
 from kernels.layer_norm.specs import SPECS as NORMS
 from kernels.lstm.specs import SPECS as LSTMS
@@ -71,6 +71,14 @@ def known(case: Case) -> dict[str, Any]:
     return {"reverse": LSTMS[case.spec].reverse} if case.operation == "lstm" else {}
 
 
+# Back end -> how the name of what its kernels became begins in the compiled program.
+CUSTOM_CALL = {
+    "cudnn": "__cudnn$fmhaSoftmax",
+    "gpu": "__cudnn$fmhaSoftmax",
+    "pallas_gpu": "__gpu$xla.gpu.triton",
+    "pallas_tpu": "tpu_custom_call",
+}
+
 # Operation -> the folder of its kernels, and its arguments: shapes, or trees of them; the last may
 # be a dict of those that are given by name.
 OPERATIONS: dict[str, tuple[str, Callable[[Case], list[Any]]]] = {
@@ -82,8 +90,27 @@ OPERATIONS: dict[str, tuple[str, Callable[[Case], list[Any]]]] = {
 }
 
 
-def compile_case(case: Case, target: Target) -> dict[str, Any]:
-    """What the compiled program calls and takes, and the seconds that compiling took."""
+def compile_case(case: Case, target: Target, recorded: dict[str, Any]) -> dict[str, Any]:
+    """The promised kernels that are in the compiled program, and the memory that it takes.
+
+    Args:
+      case: what to compile.
+      target: for its first device.
+      recorded: what was found when the case was last compiled, and is given again where the program
+        is still the one of then; may be empty.
+    """
+    lowered = lower_case(case, target)
+    program = fingerprint(lowered)
+    if recorded.get("program") == program:
+        return recorded
+    compiled = lowered.compile()
+    calls = custom_calls(compiled.as_text() or "", CUSTOM_CALL[case.backend])
+    names = [name for name in case.kernels.split() if any(name in call for call in calls)]
+    return {"kernels": names, "temp_bytes": measured(compiled)["temp_bytes"], "program": program}
+
+
+def lower_case(case: Case, target: Target) -> jax.stages.Lowered:
+    """The program that its compiler is given."""
     folder, arguments_of = OPERATIONS[case.operation]
     module = importlib.import_module(f"kernels.{folder}.{case.backend}")
     function = called(partial(getattr(module, case.operation), **known(case)))
@@ -101,7 +128,6 @@ def compile_case(case: Case, target: Target) -> dict[str, Any]:
             tree,
         )
 
-    start = time.perf_counter()
     with target.tracing():
         if case.passes == "backward":
             arguments = [jax.eval_shape(function, *arguments), *arguments]
@@ -109,12 +135,7 @@ def compile_case(case: Case, target: Target) -> dict[str, Any]:
         arguments = placed(arguments)
         results = placed(jax.eval_shape(function, *arguments))
         formats = jax.tree.map(lambda leaf: leaf.format, results)
-        compiled = jax.jit(function, out_shardings=formats).lower(*arguments).compile()
-    return {
-        "custom_calls": custom_calls(compiled.as_text() or ""),
-        "seconds": round(time.perf_counter() - start, 3),
-        **measured(compiled),
-    }
+        return jax.jit(function, out_shardings=formats).lower(*arguments)
 
 
 def called(function: Callable) -> Callable:
@@ -137,8 +158,7 @@ def gradients(function: Callable) -> Callable:
     return run
 
 
-def custom_calls(text: str) -> list[str]:
-    """Of each its target, and the path of what it comes from, in which a kernel has its name."""
-    lines = [line for line in text.splitlines() if "custom_call_target=" in line]
-    names = [re.findall(r'(?:custom_call_target|op_name)="([^"]*)"', line) for line in lines]
-    return [" ".join(found) for found in names]
+def custom_calls(text: str, target: str) -> list[str]:
+    """Of each of that target, the path of what it comes from, in which a kernel has its name."""
+    lines = [line for line in text.splitlines() if f'custom_call_target="{target}' in line]
+    return [" ".join(re.findall(r'op_name="([^"]*)"', line)) for line in lines]

@@ -220,18 +220,16 @@ def test_mixed_types(dtypes):
     given = x.astype(of_x), h0.astype(of_h), c0.astype(of_c)
     given = *given, *(array.astype(of_weights) for array in weights)
 
-    def gradients(function):
-        def everything(*args):
-            results, pullback = jax.vjp(partial(function, mask=any_mask(2, 3, 0b101)), *args)
-            return results, pullback(jax.tree.map(jnp.ones_like, results))
+    def gradients(function, *given):
+        results, pullback = jax.vjp(partial(function, mask=any_mask(2, 3, 0b101)), *given)
+        return results, pullback(jax.tree.map(jnp.ones_like, results))
 
-        return jax.jit(everything)(*given)
-
-    actual, expected = gradients(xla.lstm), gradients(reference)
-    assert [a.dtype for a in jax.tree.leaves(actual)] == [
-        a.dtype for a in jax.tree.leaves(expected)
-    ]
-    assert_close(actual, expected, kind="bf16")
+    actual = jax.jit(partial(gradients, xla.lstm))(*given)
+    types = jax.eval_shape(partial(gradients, reference), *given)
+    assert [a.dtype for a in jax.tree.leaves(actual)] == [a.dtype for a in jax.tree.leaves(types)]
+    # Of numbers that were rounded once: in bfloat16 the reference rounds as often as the kernel.
+    exact = jax.tree.map(lambda array: array.astype("float32"), given)
+    assert_close(actual, gradients(reference, *exact), kind="bf16")
 
 
 @pytest.mark.parametrize("backend", [xla, pallas_gpu, pallas_tpu])

@@ -69,9 +69,8 @@ def test_a_text_is_printed_after_its_prompt(folder, capsys):
     printed = capsys.readouterr().out
     assert printed.startswith("In the") and len(printed) == len("In the") + 7 + 1
     assert main(["sample", str(folder), "--num", "2", "--length", "30"]) == 0
-    assert len(capsys.readouterr().out) == 2 * (
-        30 + 1
-    )  # the line break that they go on from is not
+    # Each with its line's end; the line break that both go on from is not printed.
+    assert len(capsys.readouterr().out) == 2 * (30 + 1)
 
 
 def test_of_the_likeliest_tokens_one_alone_is_left(folder, sample):
@@ -156,7 +155,7 @@ def test_the_report_draws_attention_and_a_text(folder):
 
 def experts(weight: float):
     """The task of a mixture of four experts, its objects and a batch."""
-    words = "--model.num-experts 4 --model.experts-per-token 1"
+    words = "--model.num-experts 4 --model.experts-per-token 1 --model.num-layers 1"
     task: Any = make_task(
         tiny.recipe("bible-llama", words, f"--task.balance-weight {weight}"), zoo.Ops()
     )

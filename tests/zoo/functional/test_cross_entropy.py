@@ -77,9 +77,13 @@ def test_sigmoid_cross_entropy_against_optax(scale):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_logits_are_held_once_and_so_is_their_gradient(dtype):
-    """In float32: no log-probabilities, nor a copy of what is float32 already, beside them."""
+    """In float32: no log-probabilities, nor a copy of what is float32 already, beside them.
+
+    Some versions of XLA keep bfloat16 logits, half as large, next to what they became in float32.
+    """
     x, kernel = jax.ShapeDtypeStruct((512, 64), dtype), jax.ShapeDtypeStruct((64, 4096), dtype)
     targets = jax.ShapeDtypeStruct((512,), jnp.int32)
+    beside = 0.2 if dtype == jnp.float32 else 0.6
 
     def loss(x, kernel, targets):
         return linear_cross_entropy(x, kernel, targets, label_smoothing=0.1).mean()
@@ -87,4 +91,4 @@ def test_logits_are_held_once_and_so_is_their_gradient(dtype):
     for function, copies in ((loss, 1), (jax.grad(loss, (0, 1)), 2)):
         compiled = jax.jit(function).lower(x, kernel, targets).compile()
         memory: Any = compiled.memory_analysis()
-        assert copies <= memory.temp_size_in_bytes / (4 * 512 * 4096) < copies + 0.2
+        assert copies <= memory.temp_size_in_bytes / (4 * 512 * 4096) < copies + beside

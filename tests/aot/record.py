@@ -1,0 +1,65 @@
+"""What the compilers made of every kernel, kept in `kernels.json`, since all of it takes long.
+
+    python -m tests.aot.record        # compiles every kernel for every chip; writes the file
+    python -m tests.aot.record v5e    # for this one; the others' entries stay
+
+Target -> case -> the promised kernels in the compiled program, the bytes that it takes beside its
+arguments and results, and the SHA-256 of all that decides those, as `benchmarks.aot.fingerprint`
+has it. `make test-aot` compiles what has another by now, and of each operation its least shape.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from train.result import write_json
+from train.targets import SMALLEST, target
+
+ROOT = Path(__file__).resolve().parents[2]
+FILE = Path(__file__).with_name("kernels.json")
+
+Entries = dict[str, dict[str, Any]]  # case -> what was found, or the error
+
+
+def read() -> dict[str, Entries]:
+    """Target -> case -> what the file says."""
+    return json.loads(FILE.read_text()) if FILE.exists() else {}
+
+
+def compiled(name: str, *, only_changed: bool) -> Entries:
+    """All cases of a target, by one process: JAX must find the target's environment at its start.
+
+    Args:
+      name: of the target.
+      only_changed: give the file's entries for programs that are still the ones it speaks of, but
+        for the least shapes.
+    """
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.aot.worker", name, str(int(only_changed))],
+        env=os.environ | {"PYTHONPATH": path} | target(name).environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def main(*names: str) -> None:
+    """Compiles for the named targets, or for all, one after the other."""
+    entries = read()
+    for name in names or SMALLEST:
+        found = compiled(name, only_changed=False)
+        for case, entry in found.items():
+            assert "error" not in entry, f"{name} {case}:\n{entry['error']}"
+        entries[name] = found
+        write_json(FILE, {name: entries[name] for name in SMALLEST if name in entries})
+        print(f"{name}: {len(found)} programs")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
