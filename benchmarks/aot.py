@@ -51,6 +51,8 @@ PACKAGES = (
     "nvidia-cudnn-cu12",
 )
 FILE = RESULTS / "aot.json"
+# A kernel's program names the lines that it comes from otherwise, and their files by full path.
+WITHOUT_PLACES = {"JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0"}
 
 Found = dict[str, Any]  # of one recipe on one target: batch and figures, or the error
 Batch = dict[str, Any]  # input -> array
@@ -96,8 +98,11 @@ def versions() -> dict[str, str]:
 
 
 def fingerprint(lowered: Any, options: dict[str, Any] | None = None) -> str:
-    """SHA-256 of all that decides what a compiler makes of a program: where it is the same, so are
-    the compiled program and its figures."""
+    """SHA-256 of all that decides what a compiler makes of a program.
+
+    Where it is the same, so are the compiled program and its figures. Ask for it in a process that
+    has `WITHOUT_PLACES` in its environment.
+    """
     decides = [lowered.as_text(), versions(), options, os.environ.get("XLA_FLAGS"), H100_CONFIG]
     return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
 
@@ -120,7 +125,7 @@ def compiled(
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(
             [sys.executable, "-m", "benchmarks.aot", chip, str(int(only_changed)), *names],
-            env=os.environ | {"PYTHONPATH": path} | target(chip).environment(),
+            env=os.environ | {"PYTHONPATH": path} | WITHOUT_PLACES | target(chip).environment(),
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.aot import WITHOUT_PLACES
 from train.result import write_json
 from train.targets import SMALLEST, target
 
@@ -40,7 +41,7 @@ def compiled(name: str, *, only_changed: bool) -> Entries:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-m", "tests.aot.worker", name, str(int(only_changed))],
-        env=os.environ | {"PYTHONPATH": path} | target(name).environment(),
+        env=os.environ | {"PYTHONPATH": path} | WITHOUT_PLACES | target(name).environment(),
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -25,11 +25,9 @@ def compiled(name: str) -> record.Entries:
 def pairs():
     """Each target with each case of its platform."""
     for name in SMALLEST:
-        # One process compiles all of a target.
-        of_all = [pytest.mark.xdist_group(name), *marks(name)]
         for case in CASES:
             if case.is_for(name, target(name).platform):
-                yield pytest.param(name, case, id=f"{name}-{case}", marks=of_all)
+                yield pytest.param(name, case, id=f"{name}-{case}", marks=marks(name))
 
 
 @pytest.mark.parametrize(("name", "case"), list(pairs()))

@@ -13,7 +13,7 @@ from benchmarks.aot import TARGETS, Found, compiled, read
 from tests.aot.compilers import marks
 from train.recipes import RECIPES
 
-pytestmark = [pytest.mark.aot, pytest.mark.timeout(1800), pytest.mark.xdist_group("recipes")]
+pytestmark = [pytest.mark.aot, pytest.mark.timeout(1800)]
 
 
 @functools.cache
