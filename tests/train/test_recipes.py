@@ -1,7 +1,6 @@
 """The table of recipes, each recipe resumed for real, and the short ones trained whole."""
 
 import dataclasses
-import io
 import json
 import re
 from pathlib import Path
@@ -10,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from rich.console import Console
 
 import zoo
 from train import loop
@@ -20,8 +18,6 @@ from train.data.embedded import NAMES
 from train.recipes import RECIPES, Relative
 from train.result import params_sha256
 from train.step import Program
-
-QUIET = Console(file=io.StringIO())
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -144,8 +140,22 @@ def test_two_steps_and_two_more_are_four(name, tmp_path, monkeypatch):
 # --- Whole ----------------------------------------------------------------------------------------
 
 
-def check_passes(name: str, folder: Path) -> dict:
-    result = loop.run(RECIPES[name], workdir=folder, console=QUIET)
+@pytest.fixture
+def passing(run_cli, tmp_path):
+    """A function that runs a recipe as its users do, machine code optimised, and checks the end."""
+
+    def run(name: str) -> dict:
+        folder = tmp_path / "run"
+        done = run_cli("run", name, "--workdir", folder, "--json", timeout=500, XLA_FLAGS="")
+        assert done.code == 0, done.stderr
+        result = json.loads(done.stdout)
+        check_passed(name, folder, result)
+        return result
+
+    return run
+
+
+def check_passed(name: str, folder: Path, result: dict) -> None:
     row = RECIPES[name]
     value = result["metrics"][f"eval/{row.metric}"]
     assert result["passed"] is True, f"{name}: {row.metric} {value}, {result['threshold']}"
@@ -155,16 +165,14 @@ def check_passes(name: str, folder: Path) -> dict:
     assert json.loads((folder / "result.json").read_text()) == result
     assert result["baseline"]["value"] > 0
     assert (folder / "report.html").stat().st_size > 10_000
-    return result
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["linear-diabetes", "logistic-cancer", "digits-mlp"])
-def test_short_recipe_passes(name, tmp_path):
-    check_passes(name, tmp_path / "run")
+def test_short_recipe_passes(name, passing):
+    passing(name)
 
 
 @pytest.mark.slow
-def test_the_convnet_passes(tmp_path):
-    result = check_passes("digits-convnet", tmp_path / "run")
-    assert result["parameters"] == 421_642
+def test_the_convnet_passes(passing):
+    assert passing("digits-convnet")["parameters"] == 421_642
