@@ -6,10 +6,10 @@ PY     := $(VENV)/bin/python
 FOR_NEWEST := VENV=.venv-newest EXTRAS=test
 FOR_AOT    := VENV=.venv-aot EXTRAS=test,tpu-aot,gpu-aot
 # What the version of JAX may decide: the models and kernels but for shapes drawn beside the named
-# ones, two steps and two more of every recipe, and what compiles, saves and shares out a step.
+# ones, every recipe resumed after two steps, and what compiles, saves and shares out a step.
 DECIDED_BY_JAX := -m "not aot and not matrix and not slow" -k "not drawn_shapes" tests/test_imports.py \
 	tests/zoo tests/kernels $(addprefix tests/train/test_,$(addsuffix .py,checkpoint cli collectives \
-	distributed export flops optim parallel recipes resume step))
+	export flops optim parallel recipes step))
 
 export NO_MKDOCS_2_WARNING := 1 # mkdocs-material's notice about other projects
 

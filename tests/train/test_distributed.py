@@ -32,6 +32,7 @@ from train.runfolder import RunFolder
 
 LAUNCH = ROOT / "docs/launch"
 SHARED = "/shared/runs/digits-mlp"  # what the launch files call the run folder
+OPTIMISED = {"XLA_FLAGS": ""}  # for runs of a thousand steps, where it is worth its time
 LOST = r"error: process {} of {} of this run was lost; start the same command again on all of them"
 
 
@@ -232,6 +233,7 @@ def undisturbed(start, tmp_path_factory) -> dict:
         SLURM_NTASKS=str(count),
         SLURM_STEP_NODELIST="localhost",
         SLURM_STEP_NUM_NODES=str(count),
+        **OPTIMISED,
     )
     assert job.codes() == [0], job.all_said
     return json.loads((folder / "result.json").read_text())
@@ -243,14 +245,14 @@ def test_killed_and_stopped_and_started_again(start, tmp_path, undisturbed):
     assert undisturbed["passed"] and undisturbed["parallel"]["processes"] == 2
     folder, every = tmp_path / "run", 200  # the recipe's steps between checkpoints
     for life, killed in enumerate((1, 0)):
-        job = start(folder, as_in_jobset(folder))
+        job = start(folder, as_in_jobset(folder), **OPTIMISED)
         job.wait_for_step(every * (life + 1) + 50)
         job.processes[killed].kill()
         codes = job.codes(60)
         assert (codes[killed], codes[1 - killed]) == (-signal.SIGKILL, 1), job.all_said
         assert re.search(LOST.format(killed, 2), job.said(1 - killed)), job.all_said
         assert "Traceback" not in job.all_said
-    job = start(folder, as_in_jobset(folder))
+    job = start(folder, as_in_jobset(folder), **OPTIMISED)
     job.wait_for_step(every * 3 + 50)
     job.processes[1].terminate()
     assert job.codes(60) == [0, 0], job.all_said
@@ -258,7 +260,7 @@ def test_killed_and_stopped_and_started_again(start, tmp_path, undisturbed):
     assert (folder / "checkpoints" / stopped).is_dir()
     assert "Traceback" not in job.all_said
 
-    job = start(folder, as_in_jobset(folder))
+    job = start(folder, as_in_jobset(folder), **OPTIMISED)
     assert job.codes() == [0, 0], job.all_said
     assert f"resumed at step {stopped} of 1000" in job.said(0)
     result = json.loads((folder / "result.json").read_text())
