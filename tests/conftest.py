@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("TFDS_DATA_DIR", str(CACHE / "tfds"))
 os.environ.setdefault("MPLBACKEND", "agg")
+
+# Drawn examples are the same in every run, so that a change is what makes a test fail.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 # Every annotated shape and type of these packages is checked at every call.
 install_import_hook(["zoo", "kernels", "train", "serve", "benchmarks"], "beartype.beartype")
