@@ -119,7 +119,7 @@ def test_bfloat16(backend):
 
 
 @settings(
-    max_examples=2,
+    max_examples=4,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],  # every example wants the same
 )

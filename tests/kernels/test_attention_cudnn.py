@@ -28,7 +28,7 @@ def arguments(batch=2, tokens=9, num_keys=None, heads=4, kv_heads=2, width=16, d
     return [random(shape, i, dtype) for i, shape in enumerate(shapes)]
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     tokens=st.sampled_from([1, 9]),
     num_keys=st.sampled_from([5, 9, 12]),

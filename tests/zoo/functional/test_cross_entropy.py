@@ -83,12 +83,12 @@ def test_logits_are_held_once_and_so_is_their_gradient(dtype):
     """
     x, kernel = jax.ShapeDtypeStruct((512, 64), dtype), jax.ShapeDtypeStruct((64, 4096), dtype)
     targets = jax.ShapeDtypeStruct((512,), jnp.int32)
-    beside = 0.2 if dtype == jnp.float32 else 0.6
+    beside = 0.2 if dtype == jnp.float32 else 0.6  # of the loss alone
 
     def loss(x, kernel, targets):
         return linear_cross_entropy(x, kernel, targets, label_smoothing=0.1).mean()
 
-    for function, copies in ((loss, 1), (jax.grad(loss, (0, 1)), 2)):
+    for function, copies, more in ((loss, 1, beside), (jax.grad(loss, (0, 1)), 2, 0.2)):
         compiled = jax.jit(function).lower(x, kernel, targets).compile()
         memory: Any = compiled.memory_analysis()
-        assert copies <= memory.temp_size_in_bytes / (4 * 512 * 4096) < copies + beside
+        assert copies <= memory.temp_size_in_bytes / (4 * 512 * 4096) < copies + more
