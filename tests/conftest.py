@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -42,6 +42,17 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("markexpr") != "aot":
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {flags}".strip()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_programs_of_other_modules() -> Iterator[None]:
+    """A module's compiled programs end with it: each holds several of the process's mappings.
+
+    Linux grants a process 65,530 (`vm.max_map_count`); XLA's compiler aborts when they are used up.
+    """
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
 
 
 class CliResult(NamedTuple):
