@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache"
+OPTIMISED = {"XLA_FLAGS": ""}  # for commands of a thousand steps, where it is worth its time
 
 # Read by JAX and by TensorFlow Datasets when they are first imported, here and in subprocesses.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

@@ -22,7 +22,7 @@ from flax import nnx
 from rich.console import Console
 
 from tests.close import assert_close
-from tests.conftest import ROOT
+from tests.conftest import OPTIMISED, ROOT
 from tests.train import tiny
 from tests.train.jobs import FIRST_PORT, Job, commands, free_port
 from train import loop, metric_log
@@ -32,7 +32,6 @@ from train.runfolder import RunFolder
 
 LAUNCH = ROOT / "docs/launch"
 SHARED = "/shared/runs/digits-mlp"  # what the launch files call the run folder
-OPTIMISED = {"XLA_FLAGS": ""}  # for runs of a thousand steps, where it is worth its time
 LOST = r"error: process {} of {} of this run was lost; start the same command again on all of them"
 
 

@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 
 import zoo
+from tests.conftest import OPTIMISED
 from train import loop
 from train.checkpoint import Checkpoints
 from train.data import sequences, to_device, train_batches
@@ -146,7 +147,7 @@ def passing(run_cli, tmp_path):
 
     def run(name: str) -> dict:
         folder = tmp_path / "run"
-        done = run_cli("run", name, "--workdir", folder, "--json", timeout=500, XLA_FLAGS="")
+        done = run_cli("run", name, "--workdir", folder, "--json", timeout=500, **OPTIMISED)
         assert done.code == 0, done.stderr
         result = json.loads(done.stdout)
         check_passed(name, folder, result)

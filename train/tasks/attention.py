@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -40,15 +39,6 @@ def seen(model: Any, run: Callable[[Any], Any]) -> list[jax.Array]:
     with jax.disable_jit():  # makes a scan a loop, whose weights are numbers that can be kept
         run(shown)
     return found
-
-
-def of_encoder(model: Any, data: Any) -> list[Section]:
-    """The attention of ``model["encoder"]`` over the first held-out row of texts in tokens."""
-    row = data.eval.gather(np.zeros(1, np.int64))
-    query = jnp.asarray(row["inputs"]), jnp.asarray(row["inputs_lengths"])
-    layers = seen(model, lambda model: model["encoder"](*query))
-    tokens = row["inputs"][0, : row["inputs_lengths"][0]][:NUM_DRAWN]
-    return sections(layers, [data.tokenizer.id_to_token(int(token)) or "" for token in tokens])
 
 
 def sections(

@@ -139,8 +139,16 @@ class Tagging(TextTask):
                 f"{len(shown)} of them.",
                 Table(("sentence", "spans", "found"), shown),
             ),
-            *attention.of_encoder(self.trained(objects), self.data),
+            *self._attention_sections(objects),
         ]
+
+    def _attention_sections(self, objects: Objects) -> list[Section]:
+        """Where the words of a held-out sentence look."""
+        row = self.data.eval.gather(np.zeros(1, np.int64))
+        query = jnp.asarray(row["inputs"]), jnp.asarray(row["inputs_lengths"])
+        layers = attention.seen(self.trained(objects), lambda model: model["encoder"](*query))
+        tokens = row["inputs"][0, : row["inputs_lengths"][0]]
+        return attention.sections(layers, self.readable(tokens[: attention.NUM_DRAWN]))
 
     def sample(self, objects: Objects, request: SampleRequest) -> list[dict[str, Any]]:
         """Held-out sentences with their spans and those found."""
