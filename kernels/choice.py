@@ -95,7 +95,8 @@ NEEDS = {
 # XLA's options, for the convolutions, products and sums inside a compiled step. By default the CPU
 # backend gives convolutions to YNNPACK, which computes the gradient with respect to the kernel
 # several times slower than XLA's other library, Eigen. YNNPACK's sums, as in batch norm, stay, and
-# so do its products: those of few rows, as in a step of an LSTM, take half of Eigen's time.
+# so do its products: large ones and those of few rows, as in a step of an LSTM, take less than by
+# Eigen. Eigen is better at many small ones, as in attention, but a program has one choice.
 COMPILER_OPTIONS: dict[str, dict[str, str | bool]] = {
     "cpu": {
         "xla_cpu_experimental_ynn_fusion_type": (

@@ -16,7 +16,8 @@ Q̇ᵀ = Kᵀ Ṡᵀ the narrow matrix is; products that turn the wide one take 
 arithmetic is float32.
 
 On 2 cores, two causal sequences of 1,024 tokens with 12 heads of 64, forward and backward, take
-less than half the reference's time and a sixth of its memory; PyTorch takes two thirds of our time.
+less than half the reference's time and a sixth of its memory. Whether PyTorch is faster depends on
+the processor: docs/benchmarks.md has the figures.
 Where XLA partitions a program over a mesh, it cannot cut the loop: each device computes all heads.
 """
 
