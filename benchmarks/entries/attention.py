@@ -3,8 +3,12 @@
 Each has an entry of its own, in a module that calls `entry`; only the batch is smaller than the
 name says. The value of a unit has a number for the outputs and for each gradient, those of q, k and
 v, so that all of them must agree.
+
+What several cores do together on one device are parts of single products and sums, and between them
+they wait for each other. So where there are rows for it, each core is a device here, with its own.
 """
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,12 +21,19 @@ from benchmarks.entry import OURS, Arrays, Competitor, Entry, Promise
 from kernels.attention.specs import SPECS, AttentionSpec
 
 JAX_NN, TORCH = "jax.nn", "torch"
+ONE_DEVICE = "one device"
 DOCUMENTS = 4  # in each row, where rows hold several
 
 
 def entry(name: str, batch: int) -> Entry:
     """The benchmark of a named shape, with so many sequences."""
     spec = replace(SPECS[name], batch=batch)
+    one = Competitor(build=partial(_ours, spec), what="kernels.best()")
+    many = Competitor(build=partial(_ours_shared, spec), what="kernels.best(), a device a core")
+    ways = {OURS: (one, "")}
+    if batch > 1:
+        ways = {OURS: (many, ", with a device a core"), ONE_DEVICE: (one, ", on one device")}
+    level_with_torch = "at least level with PyTorch's scaled_dot_product_attention"
     return Entry(
         name=f"attention-{name}",
         summary=_summary(name, spec),
@@ -30,7 +41,7 @@ def entry(name: str, batch: int) -> Entry:
         prepare=partial(prepare, spec),
         flops=partial(flops, spec),
         competitors={
-            OURS: Competitor(build=partial(_ours, spec), what="kernels.best()"),
+            **{way: competitor for way, (competitor, _) in ways.items()},
             JAX_NN: Competitor(build=partial(_jax_nn, spec), what="dot_product_attention, jax.jit"),
             TORCH: Competitor(
                 build=partial(Torch, spec),
@@ -41,13 +52,13 @@ def entry(name: str, batch: int) -> Entry:
         promises=(
             Promise(
                 text="at least level with jax.nn.dot_product_attention",
+                of=ONE_DEVICE if batch > 1 else OURS,  # as that is on one
                 against=JAX_NN,
                 at_least_ratio=1.0,
             ),
-            Promise(
-                text="at least level with PyTorch's scaled_dot_product_attention",
-                against=TORCH,
-                at_least_ratio=1.0,
+            *(
+                Promise(text=level_with_torch + how, of=way, against=TORCH, at_least_ratio=1.0)
+                for way, (_, how) in ways.items()
             ),
         ),
     )
@@ -59,7 +70,7 @@ def _summary(name: str, spec: AttentionSpec) -> str:
     return (
         f"Attention of {name}: {spec.heads} heads of {spec.width}{keys}, {spec.batch} x "
         f"{spec.tokens:,} tokens, {', '.join(rule for rule, holds in rules.items() if holds)}, "
-        "with gradients, float32."
+        f"with gradients, float32{', ours with a device a core' if spec.batch > 1 else ''}."
     )
 
 
@@ -107,11 +118,14 @@ def flops(spec: AttentionSpec, quick: bool) -> float:
 
 
 class Jax:
-    """`function(q, k, v, lengths, segments)`, differentiated, in one program."""
+    """`function(q, k, v, lengths, segments)`, differentiated, in one program.
 
-    def __init__(self, function: Callable[..., Any], arrays: Arrays):
+    On several devices each has a part of the rows.
+    """
+
+    def __init__(self, function: Callable[..., Any], arrays: Arrays, devices: int = 1):
         import jax
-        import jax.numpy as jnp
+        from jax.sharding import NamedSharding, PartitionSpec
 
         import kernels
 
@@ -124,8 +138,10 @@ class Jax:
             )
             return y, *pullback(arrays["back"])
 
-        self.arrays = {name: jnp.asarray(array) for name, array in arrays.items()}
-        lowered = jax.jit(work).lower(self.arrays)
+        mesh, rows = jax.make_mesh((devices,), ("data",)), PartitionSpec("data")
+        step = jax.shard_map(work, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)
+        self.arrays = jax.device_put(dict(arrays), NamedSharding(mesh, rows))
+        lowered = jax.jit(step).lower(self.arrays)
         self.work = lowered.compile(compiler_options=kernels.compiler_options())
 
     def advance(self) -> list[float]:
@@ -133,7 +149,8 @@ class Jax:
         import jax
 
         found = jax.block_until_ready(self.work(self.arrays))
-        return [sum(middle_of(np.asarray(part)) for part in found)]
+        last = (np.asarray(part.addressable_shards[-1].data) for part in found)
+        return [sum(map(middle_of, last))]
 
 
 class Torch:
@@ -164,21 +181,32 @@ class Torch:
 
 
 def middle_of(part: np.ndarray) -> float:
-    """The mean size of the numbers of one token: a mean of all would take long."""
+    """The mean size of the numbers of a token of the last row: a mean of all would take long."""
     return float(np.abs(part[-1, part.shape[1] // 2]).mean())
 
 
 def _ours(spec: AttentionSpec, arrays: Arrays) -> Jax:
+    return _best(spec, arrays, 1)
+
+
+def _ours_shared(spec: AttentionSpec, arrays: Arrays) -> Jax:
+    return _best(spec, arrays, math.gcd(len(arrays["q"]), len(os.sched_getaffinity(0))))
+
+
+def _best(spec: AttentionSpec, arrays: Arrays, devices: int) -> Jax:
+    import jax
+
     import kernels
     from zoo.functional.attention import Mask
 
+    jax.config.update("jax_num_cpu_devices", devices)  # before JAX looks for them
     attention = kernels.best().attention
 
     def function(q, k, v, lengths, segments):
         documents = None if segments is None else (segments, segments)
         return attention(q, k, v, Mask(causal=spec.causal, lengths=lengths, segments=documents))
 
-    return Jax(function, arrays)
+    return Jax(function, arrays, devices)
 
 
 def _jax_nn(spec: AttentionSpec, arrays: Arrays) -> Jax:

@@ -3,17 +3,18 @@
 `flash.py` has the equations. The backward pass computes the weights again from the log-sum-exp,
 block by block, so no array of T·S numbers exists. There are two forms:
 
-- Up to 1,024 queries each block of 128 is compiled by itself. It sees all its keys at once, with a
-  causal mask those up to its own end only, so that nearly half of the work falls away. XLA may have
-  all blocks of a head in memory together.
+- Up to 1,024 queries each block of 256 is compiled by itself. It sees all its keys at once, with a
+  causal mask those up to its own end only, so that three eighths of the work fall away at most. XLA
+  may have all blocks of a head in memory together.
 - From there on, or where many query heads share their keys, the blocks are steps of loops, over
   queries and within over keys as far as a mask lets them see: one block is in memory at a time.
 
 A loop goes over the heads of all rows, as few at a time as keep a block's scores in the cache, and
 reads and writes them where they lie in q, k and v: nothing as large as those is turned or repeated.
 Scores lie keys by queries, Sᵀ. So K̇ = Ṡᵀ Q and V̇ = Pᵀ Ȯ need nothing turned, and in Oᵀ = Vᵀ Pᵀ and
-Q̇ᵀ = Kᵀ Ṡᵀ the narrow matrix is; products that turn the wide one take up to twice as long. All
-arithmetic is float32.
+Q̇ᵀ = Kᵀ Ṡᵀ the narrow matrix is; products that turn the wide one take up to twice as long. XLA's
+libraries turn the narrow one as they read it, unless a product has more than one axis for its rows
+or columns: then XLA writes a turned copy first, for every block. All arithmetic is float32.
 
 On 2 cores, two causal sequences of 1,024 tokens with 12 heads of 64, forward and backward, take
 less than half the reference's time and a sixth of its memory. Whether PyTorch is faster depends on
@@ -38,8 +39,8 @@ from zoo.functional.attention import Bias, Keys, Mask, Queries, Visible
 from zoo.functional.attention import attention as reference
 
 FEWEST_QUERIES = 256  # up to 128 the reference is as fast, and from here on never
-BLOCK = 128  # queries
-MOST_BLOCKS = 8  # that are compiled each by itself
+BLOCK = 256  # queries
+MOST_BLOCKS = 4  # that are compiled each by itself
 SCORES = 2**18  # in a step of the loop: 1 MB
 MOST_SCORES = 2**22  # of all blocks that are compiled each by itself: 16 MB
 LOOPED = Blocks(queries=512, keys=512)  # at most, of what is a step of a loop
@@ -110,7 +111,7 @@ def _attend(form: Form, q: Array, k: Array, v: Array, rules: Rules):
 def _forward(form: Form, q: Array, k: Array, v: Array, rules: Rules):
     def visit(o: Array, step: Array):
         q_s, k_s, v_s = (_take(x, step, form.parts) for x in (q, k, v))
-        q_s, v_turned = _grouped(q_s, k_s) * q.shape[-1] ** -0.5, jnp.swapaxes(v_s, 1, 2)
+        q_s = _grouped(q_s, k_s) * q.shape[-1] ** -0.5
         outputs, lse = [], []
         for start, end, seen in _blocks(form, q, k):
             s = _by_keys(k_s[:, :seen], q_s[:, :, start:end])
@@ -119,7 +120,7 @@ def _forward(form: Form, q: Array, k: Array, v: Array, rules: Rules):
             m = jnp.where(jnp.isfinite(m), m, 0)  # -inf where a query may look nowhere
             p = jnp.exp(s - m)
             total = jnp.maximum(jnp.sum(p, axis=1, keepdims=True), TINY)
-            outputs.append(_by_queries(v_turned[:, :, :seen], p) / total[:, 0, ..., None])
+            outputs.append(_by_queries(v_s[:, :seen], p) / total[:, 0, ..., None])
             lse.append(m + jnp.log(total))
         return _put(o, jnp.concatenate(outputs, axis=2), step, form.parts), jnp.concatenate(
             lse, axis=-1
@@ -136,21 +137,16 @@ def _backward(form: Form, residuals, d_o: Array):
     def visit(gradients: Any, inputs: tuple[Array, Array]):
         step, lse = inputs
         q_s, k_s, v_s, o_s, d_o_s = (_take(x, step, form.parts) for x in (q, k, v, o, d_o))
-        q_s, d_o_s, k_turned = (
-            _grouped(q_s, k_s) * scale,
-            _grouped(d_o_s, k_s),
-            jnp.swapaxes(k_s, 1, 2),
-        )
-        delta = jnp.sum(_grouped(o_s, k_s) * d_o_s, axis=-1)[:, None]  # D
+        q_s, o_s, d_o_s = (_grouped(x, k_s) for x in (q_s * scale, o_s, d_o_s))
+        delta = jnp.sum(o_s * d_o_s, axis=-1)[:, None]  # D
         d_q, d_k, d_v = [], jnp.zeros_like(k_s), jnp.zeros_like(v_s)
         for start, end, seen in _blocks(form, q, k):
             q_i, d_o_i = q_s[:, :, start:end], d_o_s[:, :, start:end]
             s = _hide(_by_keys(k_s[:, :seen], q_i), start, step, form, rules)
             p = jnp.exp(s - lse[..., start:end])
             d_s = p * (_by_keys(v_s[:, :seen], d_o_i) - delta[..., start:end])
-            d_q.append(_by_queries(k_turned[:, :, :seen], d_s))
-            d_k = _add(d_k, jnp.einsum("nsgt,ngth->nsh", d_s, q_i))
-            d_v = _add(d_v, jnp.einsum("nsgt,ngth->nsh", p, d_o_i))
+            d_q.append(_by_queries(k_s[:, :seen], d_s))
+            d_k, d_v = _add(d_k, _over_queries(d_s, q_i)), _add(d_v, _over_queries(p, d_o_i))
         parts = jnp.concatenate(d_q, axis=2) * scale, d_k, d_v
         return tuple(
             _put(x, y, step, form.parts) for x, y in zip(gradients, parts, strict=True)
@@ -199,7 +195,7 @@ def _forward_in_loops(
     def visit(o: Array, step: Array):
         q_s, k_s, v_s = (_take(x, step, parts) for x in (q, k, v))
         q_s = _cut(q_s * launch.scale, blocks.queries)
-        k_s, v_turned = _cut(k_s, blocks.keys), jnp.swapaxes(_cut(v_s, blocks.keys), 1, 2)
+        k_s, v_s = (_cut(x, blocks.keys) for x in (k_s, v_s))
         rules = _rules(launch, q.shape[1], step // parts, lengths, segments)
 
         def over_queries(_, i: Array):
@@ -210,7 +206,7 @@ def _forward_in_loops(
                 s = hide(k_s[j] @ q_s[i].T, j)
                 m_after = jnp.maximum(m, jnp.max(s, axis=0))
                 p, shrink = jnp.exp(s - m_after), jnp.exp(m - m_after)
-                return a * shrink + v_turned[j] @ p, m_after, total * shrink + jnp.sum(p, axis=0)
+                return a * shrink + v_s[j].T @ p, m_after, total * shrink + jnp.sum(p, axis=0)
 
             a = jnp.zeros_like(q_s[i].T)
             start = a, jnp.full_like(a[0], flash.LOWEST), a[0]
@@ -235,7 +231,6 @@ def _backward_in_loops(
         q_s, k_s, v_s, d_o_s = (_take(x, step, parts) for x in (q, k, v, d_o))
         q_s, d_o_s = (_cut(x, blocks.queries) for x in (q_s * scale, d_o_s))
         k_s, v_s = (_cut(x, blocks.keys) for x in (k_s, v_s))
-        k_turned = jnp.swapaxes(k_s, 1, 2)
         rules = _rules(launch, q.shape[1], step // parts, lengths, segments)
 
         def over_queries(sums: Any, i: Array):
@@ -246,7 +241,7 @@ def _backward_in_loops(
                 p = jnp.exp(hide(k_s[j] @ q_s[i].T, j) - lse[i])
                 d_s = p * (v_s[j] @ d_o_s[i].T - delta[i])
                 d_k, d_v = d_k.at[j].add(d_s @ q_s[i]), d_v.at[j].add(p @ d_o_s[i])
-                return d_q + k_turned[j] @ d_s, d_k, d_v
+                return d_q + k_s[j].T @ d_s, d_k, d_v
 
             start = jnp.zeros_like(q_s[i].T), *sums
             d_q, *sums = lax.fori_loop(0, end, over_keys, start)
@@ -328,12 +323,25 @@ def _grouped(q_s: Array, k_s: Array) -> Array:
 
 def _by_keys(k_s: Array, q_s: Array) -> Array:
     """K Qᵀ, `[n, S, H] · [n, G, T, H] -> [n, S, G, T]`."""
-    return jnp.einsum("nsh,ngth->nsgt", k_s, q_s)
+    s = jnp.einsum("nsh,nqh->nsq", k_s, _flat(q_s))
+    return s.reshape(*s.shape[:2], *q_s.shape[1:3])
 
 
-def _by_queries(turned: Array, weights: Array) -> Array:
-    """`(Vᵀ Pᵀ)ᵀ`, `[n, H, S] · [n, S, G, T] -> [n, G, T, H]`."""
-    return jnp.moveaxis(jnp.einsum("nhs,nsgt->nhgt", turned, weights), 1, 3)
+def _by_queries(v_s: Array, weights: Array) -> Array:
+    """`(Vᵀ Pᵀ)ᵀ`, `[n, S, H] · [n, S, G, T] -> [n, G, T, H]`."""
+    turned = jnp.einsum("nsh,nsq->nhq", v_s, weights.reshape(*weights.shape[:2], -1))
+    return jnp.moveaxis(turned.reshape(*turned.shape[:2], *weights.shape[2:]), 1, 3)
+
+
+def _over_queries(weights: Array, d_o_s: Array) -> Array:
+    """Pᵀ Ȯ, `[n, S, G, T] · [n, G, T, H] -> [n, S, H]`."""
+    weights = weights.reshape(*weights.shape[:2], -1)
+    return jnp.einsum("nsq,nqh->nsh", weights, _flat(d_o_s))
+
+
+def _flat(q_s: Array) -> Array:
+    """`[n, G, T, H] -> [n, G·T, H]`: XLA copies an operand of a product that has more axes."""
+    return q_s.reshape(len(q_s), -1, q_s.shape[-1])
 
 
 def _hide(s: Array, start: int, step: Array, form: Form, rules: Rules) -> Array:

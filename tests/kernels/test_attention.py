@@ -329,7 +329,7 @@ LONG = AttentionSpec(batch=2, tokens=300, heads=6, kv_heads=3, width=8, lengths=
 @pytest.mark.parametrize("heads_at_a_time", [1, 3])
 def test_on_a_cpu(monkeypatch, heads_at_a_time):
     """What models call, with its own blocks, and all that its loop may take at a time."""
-    monkeypatch.setattr(xla, "SCORES", heads_at_a_time * 2 * 128 * 300)
+    monkeypatch.setattr(xla, "SCORES", heads_at_a_time * 2 * xla.BLOCK * 300)
     attention = partial(xla.attention, mask=rules(LONG))
     assert parts(attention) == 3 // heads_at_a_time
     want = partial(reference, mask=rules(LONG))
