@@ -103,6 +103,7 @@ def _forward(x: Array, kernel: Array, bias: Array, targets: Array, passes: Passe
 
 def _backward(passes: Passes, form: Form, residuals, d_losses: Array):
     x, kernel, bias, targets, log_normalizer = residuals
+    x_turned = x.T  # once, not by the product of each tile, which takes twice as long on a CPU
 
     def visit(carry, start: Start, size: int):
         dx, d_kernel, d_bias = carry
@@ -110,7 +111,7 @@ def _backward(passes: Passes, form: Form, residuals, d_losses: Array):
         dz = passes.gradient(x, w, b, targets - start, log_normalizer, d_losses, form)
         dz = lax.optimization_barrier(dz)  # else it is computed in both products
         dx += jnp.matmul(dz, w.T, preferred_element_type=jnp.float32)
-        d_w = (x.T @ dz).astype(kernel.dtype)
+        d_w = (x_turned @ dz).astype(kernel.dtype)
         d_kernel = lax.dynamic_update_slice_in_dim(d_kernel, d_w, start, axis=1)
         d_b = jnp.sum(dz, axis=0, dtype=jnp.float32).astype(bias.dtype)
         return dx, d_kernel, lax.dynamic_update_slice_in_dim(d_bias, d_b, start, axis=0)
