@@ -1,13 +1,15 @@
 """What the compilers made of every kernel, kept in `kernels.json`, since all of it takes long.
 
-    python -m tests.aot.record        # compiles every kernel for every chip; writes the file
+    python -m tests.aot.record        # compiles what has changed, for every chip; writes the file
     python -m tests.aot.record v5e    # for this one; the others' entries stay
+    python -m tests.aot.record --all  # compiles what has not changed, too
 
 Target -> case -> the promised kernels in the compiled program, the bytes that it takes beside its
 arguments and results, and the SHA-256 of all that decides those, as `benchmarks.aot.fingerprint`
 has it. `make test-aot` compiles what has another by now, and of each operation its least shape.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -50,11 +52,15 @@ def compiled(name: str, *, only_changed: bool) -> Entries:
     return json.loads(done.stdout)
 
 
-def main(*names: str) -> None:
+def main() -> None:
     """Compiles for the named targets, or for all, one after the other."""
+    parser = argparse.ArgumentParser(description="Record what the compilers make of every kernel.")
+    parser.add_argument("targets", metavar="TARGET", nargs="*", help="default: all")
+    parser.add_argument("--all", action="store_true", help="also what has not changed")
+    arguments = parser.parse_args()
     entries = read()
-    for name in names or SMALLEST:
-        found = compiled(name, only_changed=False)
+    for name in arguments.targets or SMALLEST:
+        found = compiled(name, only_changed=not arguments.all)
         for case, entry in found.items():
             assert "error" not in entry, f"{name} {case}:\n{entry['error']}"
         entries[name] = found
@@ -63,4 +69,4 @@ def main(*names: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
