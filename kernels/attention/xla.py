@@ -17,8 +17,8 @@ libraries turn the narrow one as they read it, unless a product has more than on
 or columns: then XLA writes a turned copy first, for every block. All arithmetic is float32.
 
 On 2 cores, two causal sequences of 1,024 tokens with 12 heads of 64, forward and backward, take
-less than half the reference's time and a sixth of its memory. Whether PyTorch is faster depends on
-the processor: docs/benchmarks.md has the figures.
+less than half the reference's time and a tenth of its temporary memory. Whether PyTorch is faster
+depends on the processor: docs/benchmarks.md has the figures.
 Where XLA partitions a program over a mesh, it cannot cut the loop: each device computes all heads.
 """
 
