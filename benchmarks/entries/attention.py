@@ -69,7 +69,7 @@ def _summary(name: str, spec: AttentionSpec) -> str:
     keys = "" if spec.heads == spec.kv_heads else f" on {spec.kv_heads} of keys"
     return (
         f"Attention of {name}: {spec.heads} heads of {spec.width}{keys}, {spec.batch} x "
-        f"{spec.tokens:,} tokens, {', '.join(rule for rule, holds in rules.items() if holds)}, "
+        f"{spec.tokens:,} tokens, {''.join(f'{rule}, ' for rule, holds in rules.items() if holds)}"
         f"with gradients, float32{', ours with a device a core' if spec.batch > 1 else ''}."
     )
 
