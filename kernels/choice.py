@@ -29,7 +29,7 @@ CHOICES = {
     "cpu": {
         "attention": (
             attention.attention,
-            "from 256 queries on, blocks of weights that stay in the cache and are not kept",
+            "from 129 queries on, blocks of weights that stay in the cache, not kept from 256 on",
         ),
         "conv": (conv.conv, "1x1 windows and first layers are matrix products"),
         "conv_transpose": (
@@ -66,7 +66,7 @@ STAYS: dict[str, dict[str, str]] = {
 UNMEASURED = "no other was measured here; kernels.choose takes those in Pallas"
 # What a function leaves to the reference, or else decides by the call.
 LEAVES = {
-    attention.attention: f"the reference below {attention.FEWEST_QUERIES} queries",
+    attention.attention: f"the reference up to {attention.FEW_QUERIES} queries",
     conv.conv: f"the reference for windows over more than {conv.FEW_CHANNELS} channels",
     gpu_attention.attention: "cuDNN where it serves the call, else the reference",
     softmax_cross_entropy.linear_cross_entropy: (
@@ -225,7 +225,7 @@ def _best(platform: str) -> Ops:
 def describe(ops: Ops) -> dict[str, str]:
     """Operation -> the backend that `ops` uses for it, as `result.json` records it.
 
-    With what that leaves to the reference, as in "xla (the reference below 256 queries)".
+    With what that leaves to the reference, as in "xla (the reference up to 128 queries)".
     """
     used = {field.name: _unwrapped(getattr(ops, field.name)) for field in dataclasses.fields(ops)}
     return {

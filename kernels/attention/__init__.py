@@ -16,7 +16,7 @@ heads and is never repeated in memory. The reference is `zoo.functional.attentio
 
 The first two serve the same; with `interpret=True` they run on a CPU too, slowly. What they and
 cuDNN do not serve, such as a bias or a mask that is an array, raises `NotImplementedError`.
-`xla.py` hands that to the reference, and so any call of fewer than 256 queries. `flash.py` has the
+`xla.py` hands that to the reference, and so any call of up to 128 queries. `flash.py` has the
 equations and whatever the kernels share.
 """
 

@@ -1,7 +1,8 @@
 """Attention for XLA's CPU backend: blocks of queries, and a backward pass of its own.
 
 `flash.py` has the equations. The backward pass computes the weights again from the log-sum-exp,
-block by block, so no array of T·S numbers exists. There are two forms:
+block by block, so no array of T·S numbers exists. Fewer queries than a block has keep them, as the
+reference does: that saves one product of seven. There are two forms:
 
 - Up to 1,024 queries each block of 256 is compiled by itself. It sees all its keys at once, with a
   causal mask those up to its own end only, so that three eighths of the work fall away at most. XLA
@@ -38,7 +39,7 @@ from kernels.attention.flash import TINY, Blocks, Launch, Segments
 from zoo.functional.attention import Bias, Keys, Mask, Queries, Visible
 from zoo.functional.attention import attention as reference
 
-FEWEST_QUERIES = 256  # up to 128 the reference is as fast, and from here on never
+FEW_QUERIES = 128  # for which the reference is as fast on one device
 BLOCK = 256  # queries
 MOST_BLOCKS = 4  # that are compiled each by itself
 SCORES = 2**18  # in a step of the loop: 1 MB
@@ -53,6 +54,7 @@ class Form:
     causal: bool
     block: int  # queries
     parts: int  # steps of the loop for each row; divides K
+    keeps_weights: bool  # for the backward pass, and else the log-sum-exp of each query
 
 
 Rules = tuple[Array | None, Segments]  # lengths and segments of a mask
@@ -67,13 +69,13 @@ def attention(
 ) -> Queries:
     """`zoo.functional.attention`; differentiable backwards, not by `jax.jvp`, and in loops once.
 
-    It is that function itself for fewer than 256 queries, for a bias, for a mask that is an array,
+    It is that function itself for up to 128 queries, for a bias, for a mask that is an array,
     and for other types than float32 and bfloat16.
 
     Raises:
         ValueError: the heads of keys do not divide those of queries.
     """
-    served = bias is None and q.shape[1] >= FEWEST_QUERIES
+    served = bias is None and q.shape[1] > FEW_QUERIES
     served &= jnp.result_type(q, k, v) in (jnp.float32, jnp.bfloat16)
     if served and (mask is None or isinstance(mask, Mask)):
         few = q.shape[1] <= MOST_BLOCKS * BLOCK
@@ -95,11 +97,12 @@ def in_blocks(
     """
     num_keys, num_kv_heads = k.shape[1:3]
     num_heads = num_kv_heads * flash.size_of_group(q, k)
-    fewest = math.ceil(num_heads * block * num_keys / SCORES)
+    fewest = math.ceil(num_heads * min(block, q.shape[1]) * num_keys / SCORES)
     divisors = [parts for parts in range(1, num_kv_heads + 1) if num_kv_heads % parts == 0]
     parts = next((parts for parts in divisors if parts >= fewest), num_kv_heads)
     mask = Mask() if mask is None else mask
-    o: Any = _attend(Form(mask.causal, block, parts), q, k, v, (mask.lengths, mask.segments))
+    form = Form(mask.causal, block, parts, keeps_weights=q.shape[1] < block)
+    o: Any = _attend(form, q, k, v, (mask.lengths, mask.segments))
     return o
 
 
@@ -112,7 +115,7 @@ def _forward(form: Form, q: Array, k: Array, v: Array, rules: Rules):
     def visit(o: Array, step: Array):
         q_s, k_s, v_s = (_take(x, step, form.parts) for x in (q, k, v))
         q_s = _grouped(q_s, k_s) * q.shape[-1] ** -0.5
-        outputs, lse = [], []
+        outputs, kept = [], []
         for start, end, seen in _blocks(form, q, k):
             s = _by_keys(k_s[:, :seen], q_s[:, :, start:end])
             s = _hide(s, start, step, form, rules)
@@ -121,29 +124,29 @@ def _forward(form: Form, q: Array, k: Array, v: Array, rules: Rules):
             p = jnp.exp(s - m)
             total = jnp.maximum(jnp.sum(p, axis=1, keepdims=True), TINY)
             outputs.append(_by_queries(v_s[:, :seen], p) / total[:, 0, ..., None])
-            lse.append(m + jnp.log(total))
-        return _put(o, jnp.concatenate(outputs, axis=2), step, form.parts), jnp.concatenate(
-            lse, axis=-1
-        )
+            kept.append(p / total if form.keeps_weights else m + jnp.log(total))
+        return _put(o, jnp.concatenate(outputs, axis=2), step, form.parts), kept
 
-    o, lse = lax.scan(visit, jnp.zeros_like(q, dtype=v.dtype), _steps(q, form.parts))
-    return o, (q, k, v, rules, o, lse)
+    o, kept = lax.scan(visit, jnp.zeros_like(q, dtype=v.dtype), _steps(q, form.parts))
+    return o, (q, k, v, rules, o, kept)
 
 
 def _backward(form: Form, residuals, d_o: Array):
-    q, k, v, rules, o, lse = residuals
+    q, k, v, rules, o, kept = residuals
     scale = q.shape[-1] ** -0.5
 
-    def visit(gradients: Any, inputs: tuple[Array, Array]):
-        step, lse = inputs
+    def visit(gradients: Any, inputs: tuple[Array, list[Array]]):
+        step, kept = inputs
         q_s, k_s, v_s, o_s, d_o_s = (_take(x, step, form.parts) for x in (q, k, v, o, d_o))
         q_s, o_s, d_o_s = (_grouped(x, k_s) for x in (q_s * scale, o_s, d_o_s))
         delta = jnp.sum(o_s * d_o_s, axis=-1)[:, None]  # D
         d_q, d_k, d_v = [], jnp.zeros_like(k_s), jnp.zeros_like(v_s)
-        for start, end, seen in _blocks(form, q, k):
+        for (start, end, seen), kept_i in zip(_blocks(form, q, k), kept, strict=True):
             q_i, d_o_i = q_s[:, :, start:end], d_o_s[:, :, start:end]
-            s = _hide(_by_keys(k_s[:, :seen], q_i), start, step, form, rules)
-            p = jnp.exp(s - lse[..., start:end])
+            p = kept_i
+            if not form.keeps_weights:
+                s = _hide(_by_keys(k_s[:, :seen], q_i), start, step, form, rules)
+                p = jnp.exp(s - kept_i)
             d_s = p * (_by_keys(v_s[:, :seen], d_o_i) - delta[..., start:end])
             d_q.append(_by_queries(k_s[:, :seen], d_s))
             d_k, d_v = _add(d_k, _over_queries(d_s, q_i)), _add(d_v, _over_queries(p, d_o_i))
@@ -153,7 +156,7 @@ def _backward(form: Form, residuals, d_o: Array):
         ), None
 
     zeros = jnp.zeros_like(q), jnp.zeros_like(k), jnp.zeros_like(v)
-    gradients, _ = lax.scan(visit, zeros, (_steps(q, form.parts), lse))
+    gradients, _ = lax.scan(visit, zeros, (_steps(q, form.parts), kept))
     return *gradients, None
 
 

@@ -336,6 +336,20 @@ def test_on_a_cpu(monkeypatch, heads_at_a_time):
     assert_same(attention, want, *arguments(LONG), forward_mode=False)
 
 
+@pytest.mark.parametrize(("tokens", "products"), [(255, 6), (256, 7)])
+def test_fewer_queries_than_a_block_has_keep_their_weights(tokens, products):
+    """On a CPU: the backward pass has no product of queries and keys again."""
+    spec = dataclasses.replace(LONG, tokens=tokens, num_keys=300)
+    attention = partial(xla.attention, mask=rules(spec))
+    gradients = jax.grad(lambda *q_k_v: jnp.sum(attention(*q_k_v) ** 2), argnums=(0, 1, 2))
+    jaxpr = jax.make_jaxpr(gradients)(*arguments(spec)).jaxpr
+    names = [eqn.primitive.name for eqn in equations(jaxpr)]
+    assert names.count("dot_general") == products
+    assert_same(
+        attention, partial(reference, mask=rules(spec)), *arguments(spec), forward_mode=False
+    )
+
+
 def parts(attention) -> int:
     """Steps of the loop for each row."""
     jaxpr = jax.make_jaxpr(attention)(*arguments(LONG)).jaxpr
@@ -345,7 +359,7 @@ def parts(attention) -> int:
 
 def test_what_a_cpu_leaves_to_the_reference():
     """To the bit: few queries, whatever the keys, a bias, a mask that is an array, other types."""
-    few = arguments(dataclasses.replace(LONG, tokens=255, num_keys=300))
+    few = arguments(dataclasses.replace(LONG, tokens=128, num_keys=300))
     long, square = arguments(LONG), random((1, 1, 300, 300), 7)
     half = tuple(x.astype(jnp.float16) for x in long)
     cases = [(few, Mask(causal=True), None), (long, None, square), (long, square > 0, None)]
@@ -406,9 +420,10 @@ def test_memory_on_a_cpu_grows_with_the_tokens():
     assert temporary_bytes(32_768, heads=2, kv_heads=1, width=16) < 40 * 2**20  # of 4,295 MB
 
 
-def test_second_derivatives_on_a_cpu():
-    """Through the loop of the backward pass, which keeps its weights then."""
-    spec = AttentionSpec(batch=1, tokens=20, heads=2, kv_heads=1, width=8)
+@pytest.mark.parametrize("tokens", [20, 60])
+def test_second_derivatives_on_a_cpu(tokens):
+    """Through the loop of the backward pass, where the forward one kept the weights or not."""
+    spec = AttentionSpec(batch=1, tokens=tokens, heads=2, kv_heads=1, width=8)
 
     def of_gradient(attention):
         def loss(*q_k_v):

@@ -31,7 +31,7 @@ def test_best_on_a_cpu():
         "max_pool",
     }
     assert names["layer_norm"] == "reference"
-    assert names["attention"] == "xla (the reference below 256 queries)"
+    assert names["attention"] == "xla (the reference up to 128 queries)"
     assert names["linear_cross_entropy"] == "xla (the reference up to 2048 words)"
 
 
@@ -42,7 +42,7 @@ def test_what_the_notes_say():
     def has_its_own_gradient(function, *arguments):
         return "custom_vjp" in str(jax.make_jaxpr(function)(*arguments))
 
-    few, enough = (jnp.zeros((1, n, 1, 4)) for n in (255, 256))
+    few, enough = (jnp.zeros((1, n, 1, 4)) for n in (128, 129))
     assert not has_its_own_gradient(ops.attention, few, few, few)
     assert has_its_own_gradient(ops.attention, enough, enough, enough)
     x, targets = jnp.zeros((1, 2)), jnp.zeros(1, int)
@@ -112,7 +112,7 @@ def test_a_foreign_function_is_named_by_its_module():
 def test_a_partial_application_is_named_by_what_it_calls():
     attention = functools.partial(functools.partial(kernels.best("cpu").attention), bias=None)
     named = kernels.describe(zoo.Ops(attention=attention))["attention"]
-    assert named == "xla (the reference below 256 queries)"
+    assert named == "xla (the reference up to 128 queries)"
 
 
 def test_summary():
@@ -120,7 +120,7 @@ def test_summary():
     said = kernels.summary(kernels.best("cpu"), "cpu").splitlines()
     assert len(said) == 2
     assert said[0].startswith("kernels: xla for dense, conv (the reference for ")
-    assert "max_pool, attention (the reference below 256 queries), lstm, " in said[0]
+    assert "max_pool, attention (the reference up to 128 queries), lstm, " in said[0]
     assert said[1].startswith("kernels: reference for batch_norm, layer_norm (ours is faster alone")
     chosen = kernels.choose("cpu", layer_norm="xla", rms_norm="xla")
     assert "faster alone" not in kernels.summary(chosen, "cpu")

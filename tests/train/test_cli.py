@@ -85,7 +85,7 @@ def test_run_says_once_which_kernels_it_uses(run_cli, tmp_path):
     assert done.stderr.count("kernels: reference for batch_norm, layer_norm (ours is faster") == 1
     said = json.loads(done.stdout)["kernels"]
     assert said == kernels.describe(kernels.best("cpu"))
-    assert said["attention"] == "xla (the reference below 256 queries)"
+    assert said["attention"] == "xla (the reference up to 128 queries)"
     assert (said["dense"], said["layer_norm"]) == ("xla", "reference")
 
 
