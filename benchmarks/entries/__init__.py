@@ -11,6 +11,8 @@ ENTRIES = {
     "attention-bert-base": "benchmarks.entries.attention_bert_base",
     "attention-smollm2-135m": "benchmarks.entries.attention_smollm2_135m",
     "attention-vit-base": "benchmarks.entries.attention_vit_base",
+    "attention-llama-8b": "benchmarks.entries.attention_llama_8b",
+    "attention-gemma-2b": "benchmarks.entries.attention_gemma_2b",
     "cross_entropy": "benchmarks.entries.cross_entropy",
     "layer_norm": "benchmarks.entries.layer_norm",
     "gan": "benchmarks.entries.gan",

@@ -1,16 +1,17 @@
 """Attention forwards and backwards at the named shapes of `kernels.attention.specs`.
 
-Each has an entry of its own, in a module that calls `entry`; only the batch is smaller than the
-name says. The value of a unit has a number for the outputs and for each gradient, those of q, k and
-v, so that all of them must agree.
+Each has an entry of its own, in a module that calls `entry`; only the batch, or the number of
+heads, is smaller than the name says. The value of a unit has a number for the outputs and for each
+gradient, those of q, k and v, so that all of them must agree.
 
 What several cores do together on one device are parts of single products and sums, and between them
-they wait for each other. So where there are rows for it, each core is a device here, with its own.
+they wait for each other. So where there are rows or heads for it, each core is a device here, with
+its own.
 """
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,24 +23,28 @@ from kernels.attention.specs import SPECS, AttentionSpec
 
 JAX_NN, TORCH = "jax.nn", "torch"
 ONE_DEVICE = "one device"
+ROWS, HEADS = 0, 2  # axes of q
 DOCUMENTS = 4  # in each row, where rows hold several
 
 
-def entry(name: str, batch: int) -> Entry:
-    """The benchmark of a named shape, with so many sequences."""
+def entry(name: str, batch: int, kv_heads: int | None = None, timed_per_turn: int = 3) -> Entry:
+    """The benchmark of a named shape, with so many sequences and heads of keys, or all of those."""
     spec = replace(SPECS[name], batch=batch)
+    if kv_heads is not None:
+        spec = _with_kv_heads(spec, kv_heads)
     one = Competitor(build=partial(_ours, spec), what="kernels.best()")
     many = Competitor(build=partial(_ours_shared, spec), what="kernels.best(), a device a core")
     ways = {OURS: (one, "")}
-    if batch > 1:
+    if shared := parts(batch, spec.heads, spec.kv_heads, 2) > 1:
         ways = {OURS: (many, ", with a device a core"), ONE_DEVICE: (one, ", on one device")}
     level_with_torch = "at least level with PyTorch's scaled_dot_product_attention"
     return Entry(
         name=f"attention-{name}",
-        summary=_summary(name, spec),
+        summary=_summary(name, spec) + (", ours with a device a core." if shared else "."),
         unit="forward and backward pass",
         prepare=partial(prepare, spec),
         flops=partial(flops, spec),
+        timed_per_turn=timed_per_turn,
         competitors={
             **{way: competitor for way, (competitor, _) in ways.items()},
             JAX_NN: Competitor(build=partial(_jax_nn, spec), what="dot_product_attention, jax.jit"),
@@ -52,7 +57,7 @@ def entry(name: str, batch: int) -> Entry:
         promises=(
             Promise(
                 text="at least level with jax.nn.dot_product_attention",
-                of=ONE_DEVICE if batch > 1 else OURS,  # as that is on one
+                of=ONE_DEVICE if shared else OURS,  # as that is on one
                 against=JAX_NN,
                 at_least_ratio=1.0,
             ),
@@ -70,14 +75,30 @@ def _summary(name: str, spec: AttentionSpec) -> str:
     return (
         f"Attention of {name}: {spec.heads} heads of {spec.width}{keys}, {spec.batch} x "
         f"{spec.tokens:,} tokens, {''.join(f'{rule}, ' for rule, holds in rules.items() if holds)}"
-        f"with gradients, float32{', ours with a device a core' if spec.batch > 1 else ''}."
+        "with gradients, float32"
     )
 
 
+def parts(batch: int, heads: int, kv_heads: int, devices: int) -> int:
+    """Among how many of the devices the rows can be shared, or the heads of a single row.
+
+    A device has whole groups of heads with those of keys, or all have the only one of keys.
+    """
+    if batch > 1:
+        return math.gcd(batch, devices)
+    return math.gcd(heads if kv_heads == 1 else kv_heads, devices)
+
+
 def sized(spec: AttentionSpec, quick: bool) -> AttentionSpec:
-    """A quick one has the fewest tokens for which our kernel is not the reference."""
-    group = spec.heads // spec.kv_heads
-    return replace(spec, batch=2, tokens=256, heads=group, kv_heads=1, width=16) if quick else spec
+    """A quick one has as many tokens as a block of our kernel has queries."""
+    if not quick:
+        return spec
+    spec = _with_kv_heads(spec, min(spec.kv_heads, 2))
+    return replace(spec, batch=min(spec.batch, 2), tokens=256, width=16)
+
+
+def _with_kv_heads(spec: AttentionSpec, kv_heads: int) -> AttentionSpec:
+    return replace(spec, heads=spec.heads // spec.kv_heads * kv_heads, kv_heads=kv_heads)
 
 
 def prepare(spec: AttentionSpec, quick: bool) -> dict[str, np.ndarray]:
@@ -120,7 +141,7 @@ def flops(spec: AttentionSpec, quick: bool) -> float:
 class Jax:
     """`function(q, k, v, lengths, segments)`, differentiated, in one program.
 
-    On several devices each has a part of the rows.
+    On several devices each has a part of the rows, or if there is one of the heads.
     """
 
     def __init__(self, function: Callable[..., Any], arrays: Arrays, devices: int = 1):
@@ -130,17 +151,34 @@ class Jax:
         import kernels
 
         kernels.keep_freed_memory()  # as every run does
+        self.axis = ROWS if len(arrays["q"]) > 1 else HEADS
+        mesh, everywhere = jax.make_mesh((devices,), ("part",)), PartitionSpec()
+        cut = PartitionSpec(*[None] * self.axis, "part")
+        alike = bool(arrays["k"].shape[self.axis] % devices)  # the only head of keys
+        where = {
+            part: everywhere if (alike and part in "kv") or array.ndim <= self.axis else cut
+            for part, array in arrays.items()
+        }
 
         def work(arrays):
             rules = arrays.get("lengths"), arrays.get("segments")
             y, pullback = jax.vjp(
                 lambda *q_k_v: function(*q_k_v, *rules), *(arrays[part] for part in "qkv")
             )
-            return y, *pullback(arrays["back"])
+            d_q, *d_k_v = pullback(arrays["back"])
+            return y, d_q, *(jax.lax.psum(d_k_v, "part") if alike else d_k_v)
 
-        mesh, rows = jax.make_mesh((devices,), ("data",)), PartitionSpec("data")
-        step = jax.shard_map(work, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)
-        self.arrays = jax.device_put(dict(arrays), NamedSharding(mesh, rows))
+        step = jax.shard_map(
+            work,
+            mesh=mesh,
+            in_specs=(where,),
+            out_specs=tuple(where[part] for part in ("q", *"qkv")),
+            check_vma=False,
+        )
+        self.arrays = {
+            part: jax.device_put(array, NamedSharding(mesh, where[part]))
+            for part, array in arrays.items()
+        }
         lowered = jax.jit(step).lower(self.arrays)
         self.work = lowered.compile(compiler_options=kernels.compiler_options())
 
@@ -149,8 +187,13 @@ class Jax:
         import jax
 
         found = jax.block_until_ready(self.work(self.arrays))
-        last = (np.asarray(part.addressable_shards[-1].data) for part in found)
-        return [sum(map(middle_of, last))]
+        return [float(sum(np.mean(list(self._middles(part))) for part in found))]
+
+    def _middles(self, part: Any) -> Iterator[float]:
+        """Of what the devices have of the last row."""
+        shards = part.addressable_shards
+        for shard in shards[-1:] if self.axis == ROWS else shards:
+            yield middle_of(np.asarray(shard.data))
 
 
 class Torch:
@@ -190,7 +233,8 @@ def _ours(spec: AttentionSpec, arrays: Arrays) -> Jax:
 
 
 def _ours_shared(spec: AttentionSpec, arrays: Arrays) -> Jax:
-    return _best(spec, arrays, math.gcd(len(arrays["q"]), len(os.sched_getaffinity(0))))
+    (batch, _, heads, _), kv_heads = arrays["q"].shape, arrays["k"].shape[2]
+    return _best(spec, arrays, parts(batch, heads, kv_heads, len(os.sched_getaffinity(0))))
 
 
 def _best(spec: AttentionSpec, arrays: Arrays, devices: int) -> Jax:

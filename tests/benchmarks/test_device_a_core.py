@@ -7,9 +7,12 @@ import pytest
 
 from benchmarks import machine, results
 
+# Along rows, along heads and those of keys, and along heads that share the only one of keys.
+CUT = "bert-base", "llama-8b", "gemma-2b"
+
 
 @pytest.mark.skipif(machine.available_threads() < 2, reason="one core is one device")
-@pytest.mark.parametrize("name", ["lstm", "attention-bert-base"])
+@pytest.mark.parametrize("name", ["lstm", *(f"attention-{n}" for n in CUT)])
 def test_a_device_a_core(name, tmp_path):
     path = tmp_path / "figures.json"
     options = ["--quick", "--threads", "2", "--json", str(path)]
