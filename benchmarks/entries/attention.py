@@ -27,7 +27,7 @@ ROWS, HEADS = 0, 2  # axes of q
 DOCUMENTS = 4  # in each row, where rows hold several
 
 
-def entry(name: str, batch: int, kv_heads: int | None = None, timed_per_turn: int = 3) -> Entry:
+def entry(name: str, batch: int, kv_heads: int | None = None) -> Entry:
     """The benchmark of a named shape, with so many sequences and heads of keys, or all of those."""
     spec = replace(SPECS[name], batch=batch)
     if kv_heads is not None:
@@ -44,7 +44,6 @@ def entry(name: str, batch: int, kv_heads: int | None = None, timed_per_turn: in
         unit="forward and backward pass",
         prepare=partial(prepare, spec),
         flops=partial(flops, spec),
-        timed_per_turn=timed_per_turn,
         competitors={
             **{way: competitor for way, (competitor, _) in ways.items()},
             JAX_NN: Competitor(build=partial(_jax_nn, spec), what="dot_product_attention, jax.jit"),

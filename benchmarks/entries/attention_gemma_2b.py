@@ -2,4 +2,4 @@
 
 from benchmarks.entries.attention import entry
 
-ENTRY = entry("gemma-2b", batch=1, timed_per_turn=1)
+ENTRY = entry("gemma-2b", batch=1)

@@ -5,4 +5,4 @@ The stock function holds several arrays of all scores, of which those of all hea
 
 from benchmarks.entries.attention import entry
 
-ENTRY = entry("llama-8b", batch=1, kv_heads=2, timed_per_turn=1)
+ENTRY = entry("llama-8b", batch=1, kv_heads=2)
