@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.aot import WITHOUT_PLACES
+from train.options import nearest
 from train.result import write_json
 from train.targets import SMALLEST, target
 
@@ -58,6 +59,9 @@ def main() -> None:
     parser.add_argument("targets", metavar="TARGET", nargs="*", help="default: all")
     parser.add_argument("--all", action="store_true", help="also what has not changed")
     arguments = parser.parse_args()
+    for name in arguments.targets:
+        if name not in SMALLEST:
+            parser.error(nearest("target", name, SMALLEST))
     entries = read()
     for name in arguments.targets or SMALLEST:
         found = compiled(name, only_changed=not arguments.all)

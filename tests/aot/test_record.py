@@ -1,7 +1,10 @@
-"""What `python -m benchmarks aot` writes; the compilers' part is made up, so it runs anywhere."""
+"""What `benchmarks aot` and `tests.aot.record` write; the compilers' part is made up, so they run
+anywhere.
+"""
 
 import json
 import shutil
+import sys
 
 import jax
 import pytest
@@ -9,6 +12,7 @@ import pytest
 from benchmarks import aot
 from benchmarks.__main__ import main
 from benchmarks.process import WorkerError
+from tests.aot import record
 from tests.aot.compilers import REQUIRED, marks
 from train.targets import Target, target
 
@@ -97,6 +101,32 @@ def test_only_what_has_changed_is_compiled(monkeypatch):
     )
     assert step(2)["bytes"] == 7
     assert step(3)["bytes"] == 32
+
+
+@pytest.mark.parametrize("option", [[], ["--all"]])
+def test_the_kernels_of_one_target(option, monkeypatch, tmp_path):
+    """What the file has of others stays, and all is compiled only when that is asked for."""
+    file = tmp_path / "kernels.json"
+    file.write_text('{"v4": {"a": {}}, "v5e": {"b": {}}}')
+    monkeypatch.setattr(record, "FILE", file)
+    asked = []
+
+    def compiled(name, *, only_changed):
+        asked.append((name, only_changed))
+        return {"c": {"temp_bytes": 7}}
+
+    monkeypatch.setattr(record, "compiled", compiled)
+    monkeypatch.setattr(sys, "argv", ["record", "v5e", *option])
+    record.main()
+    assert asked == [("v5e", not option)]
+    assert json.loads(file.read_text()) == {"v4": {"a": {}}, "v5e": {"c": {"temp_bytes": 7}}}
+
+
+def test_kernels_of_no_target(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["record", "v5"])
+    with pytest.raises(SystemExit, match="2"):
+        record.main()
+    assert "no target 'v5'; did you mean 'v5e'" in capsys.readouterr().err
 
 
 def test_a_compiler_that_must_be_here(monkeypatch):
