@@ -123,10 +123,10 @@ def test_the_kernels_of_one_target(option, monkeypatch, tmp_path):
 
 
 def test_kernels_of_no_target(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["record", "v5"])
+    monkeypatch.setattr(sys, "argv", ["record", "v6"])
     with pytest.raises(SystemExit, match="2"):
         record.main()
-    assert "no target 'v5'; did you mean 'v5e'" in capsys.readouterr().err
+    assert "no target 'v6'; did you mean 'v6e'" in capsys.readouterr().err
 
 
 def test_a_compiler_that_must_be_here(monkeypatch):
