@@ -51,8 +51,6 @@ PACKAGES = (
     "nvidia-cudnn-cu12",
 )
 FILE = RESULTS / "aot.json"
-# A kernel's program names the lines that it comes from otherwise, and their files by full path.
-WITHOUT_PLACES = {"JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0"}
 
 Found = dict[str, Any]  # of one recipe on one target: batch and figures, or the error
 Batch = dict[str, Any]  # input -> array
@@ -97,11 +95,19 @@ def versions() -> dict[str, str]:
     return {package: importlib.metadata.version(package) for package in PACKAGES}
 
 
+def environment(chip: str) -> dict[str, str]:
+    """Of a process that compiles for it, since JAX must find it there at its start."""
+    path = os.pathsep.join(filter(None, [str(RESULTS.parent.parent), os.environ.get("PYTHONPATH")]))
+    # A kernel's program names the lines that it comes from else, and their files by full path.
+    without_places = {"JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0"}
+    return os.environ | {"PYTHONPATH": path} | without_places | target(chip).environment()
+
+
 def fingerprint(lowered: Any, options: dict[str, Any] | None = None) -> str:
     """SHA-256 of all that decides what a compiler makes of a program.
 
     Where it is the same, so are the compiled program and its figures. Ask for it in a process that
-    has `WITHOUT_PLACES` in its environment.
+    has the chip's `environment`.
     """
     decides = [lowered.as_text(), versions(), options, os.environ.get("XLA_FLAGS"), H100_CONFIG]
     return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
@@ -120,12 +126,11 @@ def compiled(
     Raises:
       WorkerError: that process ended before its work.
     """
-    path = os.pathsep.join(filter(None, [str(RESULTS.parent.parent), os.environ.get("PYTHONPATH")]))
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(
             [sys.executable, "-m", "benchmarks.aot", chip, str(int(only_changed)), *names],
-            env=os.environ | {"PYTHONPATH": path} | WITHOUT_PLACES | target(chip).environment(),
+            env=environment(chip),
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

@@ -11,7 +11,7 @@ its own.
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -165,13 +165,14 @@ class Jax:
                 lambda *q_k_v: function(*q_k_v, *rules), *(arrays[part] for part in "qkv")
             )
             d_q, *d_k_v = pullback(arrays["back"])
-            return y, d_q, *(jax.lax.psum(d_k_v, "part") if alike else d_k_v)
+            found = y, d_q, *(jax.lax.psum(d_k_v, "part") if alike else d_k_v)
+            return found, jax.numpy.array([sum(map(middle_of, found))])
 
         step = jax.shard_map(
             work,
             mesh=mesh,
             in_specs=(where,),
-            out_specs=tuple(where[part] for part in ("q", *"qkv")),
+            out_specs=(tuple(where[part] for part in ("q", *"qkv")), PartitionSpec("part")),
             check_vma=False,
         )
         self.arrays = {
@@ -185,14 +186,9 @@ class Jax:
         """All of it once."""
         import jax
 
-        found = jax.block_until_ready(self.work(self.arrays))
-        return [float(sum(np.mean(list(self._middles(part))) for part in found))]
-
-    def _middles(self, part: Any) -> Iterator[float]:
-        """Of what the devices have of the last row."""
-        shards = part.addressable_shards
-        for shard in shards[-1:] if self.axis == ROWS else shards:
-            yield middle_of(np.asarray(shard.data))
+        _, values = jax.block_until_ready(self.work(self.arrays))
+        of_each = np.asarray(values)  # device: the last has the last row, or each has heads of it
+        return [float(of_each[-1] if self.axis == ROWS else of_each.mean())]
 
 
 class Torch:
@@ -219,12 +215,12 @@ class Torch:
         q, k, v = self.q_k_v
         y = torch.nn.functional.scaled_dot_product_attention(q, k, v, **self.rules)
         found = [y.detach(), *torch.autograd.grad(y, self.q_k_v, self.back)]
-        return [sum(middle_of(part.transpose(1, 2).numpy()) for part in found)]
+        return [float(sum(middle_of(part.transpose(1, 2)) for part in found))]
 
 
-def middle_of(part: np.ndarray) -> float:
+def middle_of(part: Any) -> Any:
     """The mean size of the numbers of a token of the last row: a mean of all would take long."""
-    return float(np.abs(part[-1, part.shape[1] // 2]).mean())
+    return abs(part[-1, part.shape[1] // 2]).mean()
 
 
 def _ours(spec: AttentionSpec, arrays: Arrays) -> Jax:

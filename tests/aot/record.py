@@ -11,18 +11,16 @@ has it. `make test-aot` compiles what has another by now, and of each operation 
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.aot import WITHOUT_PLACES
+from benchmarks.aot import environment
 from train.options import nearest
 from train.result import write_json
-from train.targets import SMALLEST, target
+from train.targets import SMALLEST
 
-ROOT = Path(__file__).resolve().parents[2]
 FILE = Path(__file__).with_name("kernels.json")
 
 Entries = dict[str, dict[str, Any]]  # case -> what was found, or the error
@@ -34,18 +32,16 @@ def read() -> dict[str, Entries]:
 
 
 def compiled(name: str, *, only_changed: bool) -> Entries:
-    """All cases of a target, by one process: JAX must find the target's environment at its start.
+    """All cases of a target, by one process.
 
     Args:
       name: of the target.
       only_changed: give the file's entries for programs that are still the ones it speaks of, but
         for the least shapes.
     """
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-m", "tests.aot.worker", name, str(int(only_changed))],
-        env=os.environ | {"PYTHONPATH": path} | WITHOUT_PLACES | target(name).environment(),
-        cwd=ROOT,
+        env=environment(name),
         capture_output=True,
         text=True,
     )
