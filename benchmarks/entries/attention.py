@@ -1,7 +1,7 @@
 """Attention forwards and backwards at the named shapes of `kernels.attention.specs`.
 
-Each has an entry of its own, in a module that calls `entry`; only the batch, or the number of
-heads, is smaller than the name says. The value of a unit has a number for the outputs and for each
+Each has an entry of its own, in a module that calls `entry`; only the batch, and of long sequences
+the heads or the tokens, are fewer than the name says. The value of a unit has a number for the outputs and for each
 gradient, those of q, k and v, so that all of them must agree.
 
 What several cores do together on one device are parts of single products and sums, and between them
@@ -27,11 +27,20 @@ ROWS, HEADS = 0, 2  # axes of q
 DOCUMENTS = 4  # in each row, where rows hold several
 
 
-def entry(name: str, batch: int, kv_heads: int | None = None) -> Entry:
-    """The benchmark of a named shape, with so many sequences and heads of keys, or all of those."""
-    spec = replace(SPECS[name], batch=batch)
-    if kv_heads is not None:
-        spec = _with_kv_heads(spec, kv_heads)
+def entry(
+    name: str, batch: int, *, kv_heads: int | None = None, tokens: int | None = None
+) -> Entry:
+    """The benchmark of a named shape, with so many sequences.
+
+    Args:
+        name: of the shape, in SPECS.
+        batch: sequences.
+        kv_heads: of keys, with the queries' heads that belong to them; default: all.
+        tokens: of a sequence; default: as many as the shape has.
+    """
+    spec = SPECS[name]
+    spec = replace(spec, batch=batch, tokens=tokens or spec.tokens)
+    spec = _with_kv_heads(spec, kv_heads or spec.kv_heads)
     one = Competitor(build=partial(_ours, spec), what="kernels.best()")
     many = Competitor(build=partial(_ours_shared, spec), what="kernels.best(), a device a core")
     ways = {OURS: (one, "")}
