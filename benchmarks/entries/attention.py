@@ -1,8 +1,8 @@
 """Attention forwards and backwards at the named shapes of `kernels.attention.specs`.
 
 Each has an entry of its own, in a module that calls `entry`; only the batch, and of long sequences
-the heads or the tokens, are fewer than the name says. The value of a unit has a number for the outputs and for each
-gradient, those of q, k and v, so that all of them must agree.
+the heads or the tokens, are fewer than the name says. The value of a unit has a number for the
+outputs and for each gradient, those of q, k and v, so that all of them must agree.
 
 What several cores do together on one device are parts of single products and sums, and between them
 they wait for each other. So where there are rows or heads for it, each core is a device here, with
@@ -224,7 +224,7 @@ class Torch:
         q, k, v = self.q_k_v
         y = torch.nn.functional.scaled_dot_product_attention(q, k, v, **self.rules)
         found = [y.detach(), *torch.autograd.grad(y, self.q_k_v, self.back)]
-        return [float(sum(middle_of(part.transpose(1, 2)) for part in found))]
+        return [float(sum(middle_of(part.transpose(1, 2).numpy()) for part in found))]
 
 
 def middle_of(part: Any) -> Any:
