@@ -196,7 +196,7 @@ class Jax:
         import jax
 
         _, values = jax.block_until_ready(self.work(self.arrays))
-        of_each = np.asarray(values)  # device: the last has the last row, or each has heads of it
+        of_each = np.asarray(values)  # the last device has the last row, or each some heads of it
         return [float(of_each[-1] if self.axis == ROWS else of_each.mean())]
 
 
