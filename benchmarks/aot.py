@@ -96,7 +96,7 @@ def versions() -> dict[str, str]:
 
 
 def environment(chip: str) -> dict[str, str]:
-    """Of a process that compiles for it, since JAX must find it there at its start."""
+    """What a process that compiles for a chip must find when JAX is first imported there."""
     path = os.pathsep.join(filter(None, [str(RESULTS.parent.parent), os.environ.get("PYTHONPATH")]))
     # A kernel's program names the lines that it comes from else, and their files by full path.
     without_places = {"JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0"}

@@ -1,8 +1,8 @@
 """Attention for XLA's CPU backend: blocks of queries, and a backward pass of its own.
 
 `flash.py` has the equations. The backward pass computes the weights again from the log-sum-exp,
-block by block, so no array of T·S numbers exists. Fewer queries than a block has keep them, as the
-reference does: that saves one product of seven. There are two forms:
+block by block, so no array of T·S numbers exists. Only if there are fewer queries than a block has
+are the weights kept, as the reference keeps them: one product of seven less. There are two forms:
 
 - Up to 1,024 queries each block of 256 is compiled by itself. It sees all its keys at once, with a
   causal mask those up to its own end only, so that three eighths of the work fall away at most. XLA
