@@ -36,7 +36,8 @@ def _run(options: argparse.Namespace) -> int:
         if name not in ENTRIES:
             raise ValueError(nearest("benchmark", name, ENTRIES))
     path = options.json or results.path_for(processor())
-    if path.exists():
+    kept = bool(options.json) or not options.quick  # figures that mean nothing are only shown
+    if kept and path.exists():
         results.read(path)  # a file that cannot be added to is found before the work
     settings = {"rounds": options.rounds, "threads": options.threads}
     effort = Effort(
@@ -44,7 +45,8 @@ def _run(options: argparse.Namespace) -> int:
     )
     for name in names:
         found = {name: run(ENTRIES[name], effort, lambda text: print(text, file=sys.stderr))}
-        results.update(path, found)
+        if kept:
+            results.update(path, found)
         print(markdown(found))
     return 0
 
@@ -129,7 +131,9 @@ def _parser() -> argparse.ArgumentParser:
     run_verb = verbs.add_parser("run", help="measure, and write this machine's results")
     run_verb.add_argument("names", nargs="*", metavar="NAME", help="which benchmarks; default: all")
     run_verb.add_argument(
-        "--quick", action="store_true", help="small sizes, two rounds: does it work at all?"
+        "--quick",
+        action="store_true",
+        help="small sizes, two rounds: does it work? Kept only with --json",
     )
     run_verb.add_argument("--rounds", type=int, help="turns of each competitor; default: 12")
     run_verb.add_argument("--threads", type=int, help="of each competitor; default: all cores")

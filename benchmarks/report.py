@@ -3,7 +3,7 @@
 from typing import Any
 
 from benchmarks.entry import OURS
-from benchmarks.stats import geometric_mean
+from benchmarks.stats import geometric_mean, short
 
 BUSY = 0.1  # others' share of the cores from which a reader should be warned
 
@@ -113,12 +113,8 @@ def _row(name: str, figures: dict[str, Any]) -> str:
 
 
 def _spread(summary: dict[str, Any], unit: str) -> str:
-    median, low, high = (_number(summary[key]) for key in ("median", "p10", "p90"))
+    median, low, high = (short(summary[key]) for key in ("median", "p10", "p90"))
     return f"{median}{unit} ({low} to {high})"
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value < 1 else f"{value:.2f}"
 
 
 def _notes(entry: dict[str, Any]) -> list[str]:

@@ -175,9 +175,9 @@ def _judge(entry: Entry, competitors: dict[str, Any]) -> list[dict[str, Any]]:
         kept, figures = True, []
         if promise.at_least_ratio is not None:
             kept &= ratio >= promise.at_least_ratio
-            figures.append(f"{ratio:.2f}x")
+            figures.append(f"{stats.short(ratio)}x")
         if promise.at_most_ms_above is not None:
             kept &= above <= promise.at_most_ms_above
-            figures.append(f"{above:.2f} ms above")
+            figures.append(f"{stats.short(above)} ms above")
         judged.append({"text": promise.text, "kept": kept, "figure": ", ".join(figures)})
     return judged

@@ -47,3 +47,8 @@ def geometric_mean(values: Sequence[float]) -> float:
     for value in values:
         product *= value ** (1 / len(values))
     return product
+
+
+def short(value: float) -> str:
+    """About three digits, and two after the point from 1 on: 0.996 is not 1.00."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value < 1 else f"{value:.2f}"

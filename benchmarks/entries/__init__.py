@@ -12,6 +12,7 @@ ENTRIES = {
     "attention-smollm2-135m": "benchmarks.entries.attention_smollm2_135m",
     "attention-vit-base": "benchmarks.entries.attention_vit_base",
     "attention-llama-8b": "benchmarks.entries.attention_llama_8b",
+    "attention-long": "benchmarks.entries.attention_long",
     "attention-gemma-2b": "benchmarks.entries.attention_gemma_2b",
     "cross_entropy": "benchmarks.entries.cross_entropy",
     "layer_norm": "benchmarks.entries.layer_norm",

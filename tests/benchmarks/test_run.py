@@ -51,6 +51,13 @@ def test_end_to_end(tiny, tmp_path, capsys):
     assert "### tiny" in capsys.readouterr().out
 
 
+def test_a_quick_run_is_not_kept_among_the_recorded(tiny, monkeypatch, tmp_path, capsys):
+    path = tmp_path / "of_this_processor.json"
+    monkeypatch.setattr(results, "path_for", lambda processor: path)
+    assert cli.main(["run", "tiny", "--quick", "--threads", "1"]) == 0
+    assert "A quick run" in capsys.readouterr().out and not path.exists()
+
+
 def test_other_work_is_an_error_before_anything_is_timed(tiny, monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(cli.ENTRIES, "tiny", "tests.benchmarks.wrong")
     path = tmp_path / "bench.json"

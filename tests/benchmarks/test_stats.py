@@ -40,3 +40,11 @@ def test_ratios_are_taken_round_by_round():
 def test_no_values():
     with pytest.raises(ValueError, match="no values"):
         stats.percentile([], 50.0)
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [(0.9964, "0.996"), (1.0049, "1.00"), (12.345, "12.35"), (432.1, "432"), (0.0, "0")],
+)
+def test_what_is_less_than_one_does_not_read_as_one(value, text):
+    assert stats.short(value) == text
