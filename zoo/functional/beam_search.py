@@ -16,6 +16,8 @@ from jax import lax
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int
 
+from zoo.functional.generate import check_fits
+
 Step = Callable[[Int[Array, "N 1"], Any], tuple[Float[Array, "N 1 V"], Any]]
 
 
@@ -60,9 +62,13 @@ def beam_search(
         batch_axes: of every array in the caches, a number or a tree of them; 1 where those of all
             layers are stacked. None where the K hypotheses of a sequence, K successive rows, share
             one: it is neither repeated nor moved.
+
+    Raises:
+        ValueError: a number is less than 1, or a cache of no tokens would be too small.
     """
     if beam_size < 1 or max_tokens < 1:
         raise ValueError(f"{beam_size=} and {max_tokens=} must be at least 1")
+    check_fits(caches, max_tokens, f"{max_tokens=} new ones")
     batch_size = first.shape[0]
     filled = jnp.full((batch_size, beam_size, max_tokens), end_token, first.dtype)
     none = jnp.full((batch_size, beam_size), -jnp.inf)

@@ -39,7 +39,8 @@ def generate(
         ValueError: the caches are too small, a length is not in 1 .. P, or prompts may be padded
             and the padding cannot be left out: the state has no length, and `step` takes none.
     """
-    _check_room(caches, prompts.shape[1], num_tokens)
+    size = prompts.shape[1]
+    check_fits(caches, size + num_tokens, f"prompts of {size} tokens and {num_tokens=} new ones")
     logits, caches = _read(step, caches, prompts, _unequal(lengths, prompts.shape[1]))
 
     def body(carry, key):
@@ -90,14 +91,19 @@ def _unequal(lengths: Int[Array, " B"] | None, num_tokens: int) -> Int[Array, " 
     return None if (numbers == num_tokens).all() else lengths
 
 
-def _check_room(caches: Any, prompt_size: int, num_tokens: int) -> None:
-    """Raise ValueError unless the caches have room for the prompts and what follows them."""
+def check_fits(caches: Any, num_tokens: int, wanted: str) -> None:
+    """Raise ValueError unless every cache has room for so many tokens in all.
+
+    Args:
+        caches: any tree; a state without a length has room for everything.
+        num_tokens: those that stand there already and those to come.
+        wanted: what they are, as the error names them.
+    """
     for cache in filter(_has_length, _nodes(caches)):
-        if prompt_size + num_tokens > cache.capacity:
+        if num_tokens > cache.capacity:
             raise ValueError(
-                f"prompts of {prompt_size} tokens and {num_tokens=} new ones do not fit into a "
-                f"cache of {cache.capacity}; make it for {prompt_size + num_tokens} tokens, or ask "
-                "for fewer"
+                f"{wanted} do not fit into a cache of {cache.capacity}; make it for {num_tokens} "
+                "tokens, or ask for fewer"
             )
 
 

@@ -11,6 +11,7 @@ from flax import nnx
 from tests.close import assert_close
 from tests.zoo.compare import random, randomized
 from zoo.functional.beam_search import beam_search, length_penalty
+from zoo.layers.attention import KVCache
 from zoo.models.gpt import GPT, GPTConfig
 
 VOCAB, LENGTH, END = 3, 4, 0
@@ -127,3 +128,11 @@ def test_a_model_with_caches(scan):
 def test_sizes_must_be_positive():
     with pytest.raises(ValueError, match="beam_size=0 and max_tokens=4 must be at least 1"):
         search(beam_size=0)
+
+
+def test_hypotheses_longer_than_the_caches():
+    """A cache drops what lies beyond its end, so that the search would go on without it."""
+    caches = {"block": KVCache.empty((len(FIRST), 5, 2, 4)), "count": jnp.zeros(len(FIRST))}
+    message = "max_tokens=6 new ones do not fit into a cache of 5; make it for 6 tokens"
+    with pytest.raises(ValueError, match=message):
+        beam_search(step, caches, FIRST, beam_size=2, max_tokens=6, end_token=0)
