@@ -64,7 +64,7 @@ def beam_search(
             one: it is neither repeated nor moved.
 
     Raises:
-        ValueError: a number is less than 1, or a cache of no tokens would be too small.
+        ValueError: a number is less than 1, or `max_tokens` more than an empty cache has room for.
     """
     if beam_size < 1 or max_tokens < 1:
         raise ValueError(f"{beam_size=} and {max_tokens=} must be at least 1")
