@@ -41,7 +41,7 @@ def generate(
     """
     size = prompts.shape[1]
     check_fits(caches, size + num_tokens, f"prompts of {size} tokens and {num_tokens=} new ones")
-    logits, caches = _read(step, caches, prompts, _unequal(lengths, prompts.shape[1]))
+    logits, caches = _read(step, caches, prompts, _unequal(lengths, size))
 
     def body(carry, key):
         logits, caches = carry
