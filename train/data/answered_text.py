@@ -127,7 +127,7 @@ def _held_out(prepared: records.Prepared) -> str:
             return name
     raise UserError(
         f"{prepared.folder} has no split test or validation to measure on; it has "
-        f"{', '.join(sorted(splits))}: choose with --data.train-split and --data.eval-split"
+        f"{', '.join(sorted(splits))}: choose with {records.CHOSEN_WITH}"
     )
 
 

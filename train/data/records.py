@@ -22,6 +22,8 @@ from train.data.embedded import NAMES
 from train.data.transform import resize_images
 from train.errors import UserError
 
+CHOSEN_WITH = "--data.train-split and --data.eval-split"  # a split, for most recipes
+
 Columns = dict[str, list[Any]]
 F: Any = tfds.features  # TFDS's own annotations are too loose to check against
 _EXAMPLE: Any = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]  # generated
@@ -163,14 +165,21 @@ def _line(error: BaseException) -> str:
 
 
 class RecordReader:
-    """Random access to the decoded records of one split."""
+    """Random access to the decoded records of one split; an error names what it is chosen with."""
 
-    def __init__(self, prepared: Prepared, split: str, resize: int | None = None):
+    def __init__(
+        self,
+        prepared: Prepared,
+        split: str,
+        resize: int | None = None,
+        chosen_with: str = CHOSEN_WITH,
+    ):
         self.prepared, self.split, self._resize = prepared, split, resize
         splits = prepared.info.splits
         if split.partition("[")[0] not in splits:
             raise UserError(
-                f"{prepared.folder} has no split {split!r}; it has {', '.join(sorted(splits))}"
+                f"{prepared.folder} has no split {split!r}; it has {', '.join(sorted(splits))}: "
+                f"choose with {chosen_with}"
             )
         try:
             self._files = splits[split].file_instructions

@@ -204,7 +204,7 @@ def read_texts(config: WordsConfig) -> list[list[str]]:
             folder_of(name, config.data_dir), records.Wanted("text", column, "columns")
         )
         for split in wanted.split("+"):
-            reader = records.RecordReader(prepared, split.strip())
+            reader = records.RecordReader(prepared, split.strip(), chosen_with="--data.splits")
             texts += [words_of(text) for text in reader.read(range(len(reader)))[found].tolist()]
     return texts
 

@@ -189,7 +189,7 @@ def test_texts_that_do_not_do(tmp_path):
             dataclasses.replace(config, min_count=1),
             dataclasses.replace(DRAWS, block=64, passes=1),
         )
-    with pytest.raises(UserError, match="has no split 'tset'"):
+    with pytest.raises(UserError, match=r"has no split 'tset'; it has .* with --data\.splits$"):
         load_words(dataclasses.replace(config, splits=("train+tset",)), DRAWS)
 
 
