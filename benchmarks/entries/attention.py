@@ -87,12 +87,17 @@ def _summary(name: str, spec: AttentionSpec) -> str:
     )
 
 
+def shared_axis(batch: int) -> int:
+    """What devices share of q, k and v: rows, or of a single row its heads."""
+    return ROWS if batch > 1 else HEADS
+
+
 def parts(batch: int, heads: int, kv_heads: int, devices: int) -> int:
-    """Among how many of the devices the rows can be shared, or the heads of a single row.
+    """Among how many of the devices that axis can be shared.
 
     A device has whole groups of heads with those of keys, or all have the only one of keys.
     """
-    if batch > 1:
+    if shared_axis(batch) == ROWS:
         return math.gcd(batch, devices)
     return math.gcd(heads if kv_heads == 1 else kv_heads, devices)
 
@@ -159,7 +164,7 @@ class Jax:
         import kernels
 
         kernels.keep_freed_memory()  # as every run does
-        self.axis = ROWS if len(arrays["q"]) > 1 else HEADS
+        self.axis = shared_axis(len(arrays["q"]))
         mesh, everywhere = jax.make_mesh((devices,), ("part",)), PartitionSpec()
         cut = PartitionSpec(*[None] * self.axis, "part")
         alike = bool(arrays["k"].shape[self.axis] % devices)  # the only head of keys
