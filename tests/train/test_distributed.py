@@ -113,10 +113,13 @@ def test_four_processes_then_two_then_one(start, tmp_path):
 
 @pytest.mark.matrix
 def test_a_layer_cut_up_among_processes(start, tmp_path):
-    """Every process has a part of each parameter, two of them the same rows; texts have buckets."""
+    """Every process has a part of each parameter, two of them the same rows; texts have buckets.
+
+    100 texts are two buckets of 40 or more; each process compiles a step for each.
+    """
     # The gradient of a key's bias is 0 but for rounding, which Adam would make as large as others.
     name = "intents-srl"
-    fields = ["--batch-size 8 --model.dropout-rate 0 --model.num-layers 1 --optim.epsilon 1e-5"]
+    fields = ["--batch-size 40 --model.dropout-rate 0 --model.num-layers 1 --optim.epsilon 1e-5"]
     run_here(name, tmp_path / "alone", *fields)
     folder, mesh = tmp_path / "many", ["--parallel", "mesh", "--mesh", "fsdp=2,tensor=2"]
     job = start(folder, commands(4, folder, name, *tiny.fields(name, *fields), *mesh))
