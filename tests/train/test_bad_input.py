@@ -65,7 +65,7 @@ MISTAKES = [
     ),
     (
         "split",
-        r"has no split 'val'; it has test, train: choose with --data.train-split and --data.eval-",
+        r"no split 'val'; it has test, train: choose with --data.train-split and --data.eval-split",
         "run digits-mlp --data.eval-split val",
     ),
     (

@@ -13,7 +13,7 @@ from train.data.sequences import Ragged, SequenceSource
 from train.data.splits import Counts, as_bytes, drop_empty, read_splits
 from train.data.tokenizer import encode, train_tokenizer, truncated
 
-OTHER_SPLIT = "choose another split with --data.train-split or --data.eval-split"
+OTHER_SPLIT = f"choose another split with {records.CHOSEN_WITH}"
 
 
 @dataclass(frozen=True)
